@@ -1,0 +1,178 @@
+"""From a command line to one function of `isic.engine` or `isic.stages`: compose, run, exit code.
+
+Hydra composes `conf/<command>.yaml`; its own blanket exit code 1, its `outputs/` folders and its
+stack traces are replaced here and nowhere else. Only Hydra is imported before the job starts, so
+that `--help` and a mistyped key answer at once. `HYDRA_FULL_ERROR=1` shows full stack traces.
+"""
+
+import difflib
+import importlib
+import logging
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from isic.config import SCHEMAS
+from isic.errors import IsicError
+
+log = logging.getLogger(__name__)
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+@dataclass
+class Outcome:
+    """How one job of a multirun ended."""
+
+    job: str
+    exit_code: int
+    message: str
+
+
+def command(name: str, task: str) -> None:
+    """Run `task` ("module:function") on the config `conf/<name>.yaml`; exits the process.
+
+    Exit codes: see `isic.errors`. A multirun goes on past a failing job, prints a table of all
+    jobs and ends with 1 if any failed.
+    """
+    full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of exiting with 1
+    signal.signal(signal.SIGTERM, _terminate)
+    for schema, node in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{schema}_schema", node=node)
+    outcomes: list[Outcome] = []
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
+    try:
+        main(_job(task, outcomes, full_trace))()
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(_composition_message(error, name), 2, error if full_trace else None)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on from the last finished epoch", 130)
+    except Exception as error:
+        _fail(str(error) if isinstance(error, IsicError) else "", exit_code(error), error)
+    if len(outcomes) > 1:
+        _print_table(outcomes)
+        sys.exit(1 if any(o.exit_code for o in outcomes) else 0)
+    sys.exit(outcomes[0].exit_code if outcomes else 0)
+
+
+def exit_code(error: BaseException) -> int:
+    """Map an exception to the exit code of the command."""
+    if isinstance(error, OmegaConfBaseException | HydraException):
+        return 2
+    return error.exit_code if isinstance(error, IsicError) else 1
+
+
+def _terminate(signum: int, frame: object) -> None:
+    """Leave through `finally` blocks; the last finished epoch is already on disk."""
+    raise SystemExit(128 + signum)
+
+
+def _job(task: str, outcomes: list[Outcome], full_trace: bool) -> Callable[[DictConfig], Any]:
+    module, function = task.split(":")
+
+    def job(cfg: DictConfig) -> Any:
+        logging.captureWarnings(True)
+        job_name = " ".join(HydraConfig.get().overrides.task) if HydraConfig.initialized() else ""
+        try:
+            result = getattr(importlib.import_module(module), function)(cfg)
+        except Exception as error:
+            message = str(error) if isinstance(error, IsicError) else traceback.format_exc()
+            _fail_job(message, error if full_trace else None)
+            outcomes.append(Outcome(job_name, exit_code(error), message.strip().split("\n")[-1]))
+            return None
+        outcomes.append(Outcome(job_name, 0, "" if result is None else str(result)))
+        return result
+
+    job.__module__ = "__main__"  # Hydra derives the job's name from the script
+    return job
+
+
+def _fail_job(message: str, error: BaseException | None) -> None:
+    if error is not None:
+        traceback.print_exception(error)
+    sys.stderr.write(f"error: {message.strip()}\n")
+
+
+def _fail(message: str, code: int, error: BaseException | None = None) -> None:
+    if not message and error is not None:
+        traceback.print_exception(error)
+    if message:
+        _fail_job(message, None)
+    sys.exit(code)
+
+
+def _composition_message(error: Exception, name: str) -> str:
+    """Say which override is wrong and which key, group or option comes nearest."""
+    text = f"{error}\n{error.__cause__ or ''}"
+    override = re.search(r"override '([^']+)'", text) or re.search(r"Key '([^']+)'", text)
+    missing = re.search(
+        r"Could not find '([^']+)'\s+Available options in '([^']+)':((?:\n\t\S+)+)", text
+    )
+    if missing:
+        wanted, group, options = missing.groups()
+        near = difflib.get_close_matches(wanted.split("/")[-1], options.split(), n=3, cutoff=0.4)
+        return (
+            f"{group}={wanted.split('/')[-1]}: no such choice; there are: "
+            f"{', '.join(sorted(options.split()))}." + _did_you_mean(near)
+        )
+    if override:
+        key = override.group(1).split("=")[0].split("@")[0].lstrip("+~")
+        known = known_keys(name)
+        leaf = {k.split(".")[-1]: k for k in known}
+        near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+        near = near or [
+            leaf[m] for m in difflib.get_close_matches(key.split(".")[-1], list(leaf), 3, 0.6)
+        ]
+        if key not in known:
+            return f"{key}: no such key in conf/{name}.yaml." + _did_you_mean(near)
+    return text.strip()
+
+
+def _did_you_mean(near: list[str]) -> str:
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"{hint} --cfg job prints every key, --help every choice."
+
+
+def known_keys(name: str) -> list[str]:
+    """Every key of a command's default config, dotted, groups included."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = hydra.compose(config_name=name, return_hydra_config=False)
+    return sorted(_flatten(cfg))
+
+
+def _flatten(node: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in map(str, node):
+        keys.append(f"{prefix}{key}")
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            child = node[key]
+            if isinstance(child, DictConfig):
+                keys += _flatten(child, f"{prefix}{key}.")
+    return keys
+
+
+def _print_table(outcomes: list[Outcome]) -> None:
+    width = max(len(o.job) for o in outcomes)
+    for o in outcomes:
+        state = "done" if o.exit_code == 0 else f"failed ({o.exit_code})"
+        sys.stdout.write(f"{o.job:<{width}}  {state:<10}  {o.message}\n")
+
+
+__all__ = ["CONF", "Outcome", "command", "exit_code", "known_keys"]

@@ -1,0 +1,115 @@
+"""Typed roots of the commands: one dataclass a command, registered with Hydra as `NAME_schema`.
+
+A key that no dataclass here and no yaml in `conf/` declares is refused at compose time. Group nodes
+are `Any`: their keys come from the yaml that is chosen, and a test binds each to its `_target_`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING: Any = "???"
+
+
+@dataclass
+class TrainConfig:
+    """`train.py`: one fit of one fold.
+
+    fold: 0..n_folds-1, or `all` to train on every row and validate nothing.
+    name: Run name; null means `<data>-<model>-<hash of the config>`.
+    evaluate: Which epoch's weights are scored: `last` (fixed schedule) or `best` (optimistic).
+    overwrite: Throw away what stands under the same name and fold.
+    """
+
+    data: Any = MISSING
+    metrics: Any = MISSING
+    model: Any = MISSING
+    transforms: Any = MISSING
+    sampler: Any = MISSING
+    loss: Any = MISSING
+    optim: Any = MISSING
+    split: Any = MISSING
+    trainer: Any = MISSING
+    callbacks: Any = MISSING
+    logger: Any = MISSING
+    paths: Any = MISSING
+    fold: Any = 0
+    name: str | None = None
+    seed: int = 0
+    evaluate: str = "last"
+    overwrite: bool = False
+
+
+@dataclass
+class PredictDataConfig:
+    """What of the data may differ from what the checkpoint was trained with; null = the same."""
+
+    root: str | None = None
+    batch_size: int | None = None
+    num_workers: Any = None
+    on_bad_image: str | None = None
+    missing_images: str | None = None
+
+
+@dataclass
+class PredictConfig:
+    """`predict.py`: checkpoints -> predictions, submission, score.
+
+    ckpt: A checkpoint file, fold folder or run folder, or a list of them.
+    split: `test` or `train`.
+    combine: `mean` of probabilities, or `rank_mean`.
+    tta: `none`, or `d4`: the eight flips and turns, averaged.
+    trust: Load a checkpoint whose network class is not of this package.
+    output: Folder to write to; null means `<runs>/predictions/<name>-<split>`.
+    """
+
+    ckpt: Any = MISSING
+    split: str = "test"
+    combine: str = "mean"
+    tta: str = "none"
+    trust: bool = False
+    output: str | None = None
+    data: PredictDataConfig = field(default_factory=PredictDataConfig)
+    trainer: Any = MISSING
+    paths: Any = MISSING
+
+
+@dataclass
+class SynthConfig:
+    """`python -m isic synth`: a generated archive in the official layout.
+
+    image_size: Side of every tile in pixels; null draws 61-239 as in the real archive.
+    images: False writes the tables alone.
+    """
+
+    data: Any = MISSING
+    generator: Any = MISSING
+    paths: Any = MISSING
+    n_images: int = 2000
+    n_test: int = 200
+    image_size: int | None = None
+    images: bool = True
+    seed: int = 0
+
+
+@dataclass
+class CheckConfig:
+    """`python -m isic check`: is the archive whole?"""
+
+    data: Any = MISSING
+    paths: Any = MISSING
+
+
+@dataclass
+class RunsConfig:
+    """`python -m isic runs`: every run, best score first."""
+
+    paths: Any = MISSING
+
+
+SCHEMAS = {
+    "train": TrainConfig,
+    "predict": PredictConfig,
+    "synth": SynthConfig,
+    "check": CheckConfig,
+    "runs": RunsConfig,
+}

@@ -1,0 +1,260 @@
+"""One LightningDataModule for every archive: index -> split -> pack -> batches.
+
+The named classes fix which index is read, nothing else. All randomness is a function of
+(seed, epoch, row), so batches do not depend on the number of workers, and a resumed run sees the
+batches that the interrupted one would have seen.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from isic.data.dataset import LesionDataset
+from isic.data.sampler import SequentialBatches, ShuffledBatches
+from isic.data.transforms import FastAugment, Resize
+from isic.errors import ConfigError
+from isic.index import isic2024
+from isic.index.schema import Index
+from isic.prepare import (
+    PixelOptions,
+    Rows,
+    Split,
+    SplitOptions,
+    fold_rows,
+    load_rows,
+    make_split,
+)
+
+log = logging.getLogger(__name__)
+
+
+class LesionDataModule(pl.LightningDataModule):
+    """Training, validation and prediction batches of one archive and one fold.
+
+    root: The archive's folder; may be read-only.
+    index: `build_index` of the archive's module; named subclasses bring their own.
+    fold: The fold that is held out, or `all` to train on every row.
+    transforms, sampler: Factories, `transforms(size)` and `sampler(target, batch_size=...)`.
+    batch_size: Images a step over all devices together.
+    num_workers: Loader processes a device; `auto` is 0 up to four cores, else up to eight.
+    val_negatives: While training, validate on all positives and this many negatives.
+    samples_per_epoch: Cut epochs to this many images.
+
+    Batches: `image` uint8 (B, 3, S, S), `target` int64 (B,), -1 unlabelled, `row` int64 (B,).
+    """
+
+    index_builder: Callable[[Path], Index] | None = None
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        index: Callable[[Path], Index] | None = None,
+        split: SplitOptions | None = None,
+        fold: int | str = 0,
+        image_size: int | None = 224,
+        transforms: Callable[..., Any] | None = None,
+        sampler: Callable[..., Any] | None = None,
+        batch_size: int = 64,
+        num_workers: int | str = "auto",
+        cache: str = "bytes",
+        resize: int | None = None,
+        on_bad_image: str = "error",
+        missing_images: str = "error",
+        fraction: float = 1.0,
+        val_negatives: int | None = None,
+        samples_per_epoch: int | None = None,
+        seed: int = 0,
+        runs_root: str | Path = "runs",
+        cache_root: str | Path = ".cache/isic",
+    ) -> None:
+        super().__init__()
+        builder = index or type(self).index_builder
+        if builder is None:
+            raise ConfigError("data.index: expected an archive's build_index, got none")
+        if not 0 < fraction <= 1:
+            raise ConfigError(f"data.fraction: expected a share in (0, 1], got {fraction}")
+        self.root, self.builder = Path(root), builder
+        self.split_options, self.fold, self.fraction = split or SplitOptions(), fold, fraction
+        self.image_size = image_size or 224
+        self.transforms = transforms or FastAugment
+        self.sampler = sampler or ShuffledBatches
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.pixels = PixelOptions(Path(cache_root), cache, resize, on_bad_image, missing_images)
+        self.val_negatives, self.samples_per_epoch = val_negatives, samples_per_epoch
+        self.seed, self.runs_root = seed, Path(runs_root)
+        self._next_epoch = 0
+
+    @cached_property
+    def index(self) -> Index:
+        """The archive's typed table and its facts."""
+        return self.builder(self.root)
+
+    @cached_property
+    def split(self) -> Split:
+        """The split file of this archive, made where it is absent."""
+        split = make_split(
+            self.index, self.split_options, runs_root=self.runs_root, fraction=self.fraction
+        )
+        if self.fold != "all" and self.fold not in range(split.n_folds):
+            raise ConfigError(
+                f"fold: expected 0..{split.n_folds - 1} or all, got {self.fold}; folds come from "
+                f"{split.path} (split.n_folds={split.n_folds})"
+            )
+        return split
+
+    @cached_property
+    def train_rows(self) -> Rows:
+        """Labelled rows of every fold, with `fold`, and their images."""
+        table = fold_rows(self.index, self.split)
+        return load_rows(self.index, table, self.pixels, image_size=self.image_size)
+
+    @cached_property
+    def test_rows(self) -> Rows | None:
+        """Test rows that have an image, or None where the archive has none."""
+        table = self.index.table[self.index.table["split"] == "test"].reset_index(drop=True)
+        if table["image"].isna().all():
+            return None
+        return load_rows(self.index, table, self.pixels, image_size=self.image_size)
+
+    @cached_property
+    def positions(self) -> dict[str, NDArray[np.int64]]:
+        """Rows of `train_rows` by use: `train`, `val` (while training) and `held_out`."""
+        fold = self.train_rows.table["fold"].to_numpy()
+        readable = self.train_rows.readable
+        out = (fold == self.fold) if self.fold != "all" else np.zeros(len(fold), bool)
+        held_out = np.flatnonzero(out & readable)
+        return {
+            "train": np.flatnonzero(~out & readable & (fold != -1)),
+            "held_out": held_out,
+            "val": self._partial(held_out),
+        }
+
+    def _partial(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """All positives and a fixed sample of `val_negatives` negatives."""
+        if self.val_negatives is None:
+            return rows
+        negative = rows[self.targets(rows) == 0]
+        if len(negative) > self.val_negatives:
+            rng = np.random.default_rng(self.seed)
+            negative = rng.choice(negative, self.val_negatives, replace=False)
+        positive = rows[self.targets(rows) != 0]
+        return np.sort(np.concatenate([positive, negative]))
+
+    def targets(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Class indices of these rows of `train_rows`, -1 where unlabelled."""
+        target = self.train_rows.table["target"].fillna(-1).to_numpy(dtype=np.int64)
+        return np.asarray(target[rows])
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training rows of each class."""
+        n = len(self.index.info.classes)
+        counts = np.bincount(self.targets(self.positions["train"]), minlength=n)
+        return [int(c) for c in counts]
+
+    @property
+    def partial_validation(self) -> bool:
+        """Whether validation while training sees only a part of the fold."""
+        return len(self.positions["val"]) < len(self.positions["held_out"])
+
+    def setup(self, stage: str) -> None:
+        """Read index and split and pack the images, where another process has not."""
+        if stage == "fit":
+            _ = self.positions
+
+    def train_dataloader(self) -> Any:
+        """Augmented batches of the training rows, in the order of the sampler."""
+        rows = self.positions["train"]
+        target = self.targets(rows)
+        rank, world = self._rank()
+        dataset = LesionDataset(
+            self.train_rows.pack,
+            rows=rows,
+            target=target,
+            transform=self.transforms(size=self.image_size),
+            seed=self.seed,
+        )
+        sampler = self.sampler(
+            target,
+            batch_size=max(self.batch_size // world, 1),
+            seed=self.seed,
+            rank=rank,
+            world_size=world,
+            samples_per_epoch=self.samples_per_epoch,
+        )
+        # Lightning makes a resumed run's first iterator before it calls set_epoch
+        sampler.set_epoch(self._next_epoch)
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> Any:
+        """The held-out rows, or the part of them that is looked at while training."""
+        if self.fold == "all":
+            return []
+        return self.evaluation_loader(self.train_rows, self.positions["val"])
+
+    def evaluation_loader(self, rows: Rows, positions: NDArray[np.int64]) -> Any:
+        """Batches of some rows, not augmented, in order; `row` counts within `positions`."""
+        target = rows.table["target"].fillna(-1).to_numpy(dtype=np.int64)[positions]
+        dataset = LesionDataset(
+            rows.pack,
+            rows=positions,
+            target=target,
+            transform=Resize(size=self.image_size),
+            seed=self.seed,
+        )
+        rank, world = self._rank()
+        batch_size = max(self.batch_size // world, 1)
+        sampler = SequentialBatches(target, batch_size=batch_size, rank=rank, world_size=world)
+        return self._loader(dataset, sampler)
+
+    def _loader(self, dataset: LesionDataset, sampler: Any) -> Any:
+        workers = self._n_workers()
+        return DataLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,  # the sampler's items are whole batches
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self.trainer is not None
+            and self.trainer.strategy.root_device.type == "cuda",
+        )
+
+    def _n_workers(self) -> int:
+        if self.num_workers != "auto":
+            return int(self.num_workers)
+        cores = len(os.sched_getaffinity(0))
+        devices = self.trainer.num_devices if self.trainer is not None else 1
+        return 0 if cores <= 4 else min(8, (cores - 1) // max(devices, 1))
+
+    def _rank(self) -> tuple[int, int]:
+        """This process and the number of processes; alone outside a trainer."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch that a run resumed from this checkpoint starts with."""
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        unfinished = not loop.epoch_loop.batch_progress.is_last_batch
+        started: int = loop.epoch_progress.current.started  # type: ignore[attr-defined]
+        return {"next_epoch": started - int(unfinished)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Called by Lightning before the loaders are made."""
+        self._next_epoch = state_dict["next_epoch"]
+
+
+class ISIC2024DataModule(LesionDataModule):
+    """ISIC 2024 (SLICE-3D): crops of 61-239 px, benign or malignant, grouped by patient."""
+
+    index_builder = staticmethod(isic2024.build_index)

@@ -1,0 +1,148 @@
+"""Rows of a pack as batches: `{"image": uint8 (B, 3, H, W), "target": (B,), "row": (B,)}`.
+
+One call makes a whole batch: images are decoded into one NHWC buffer, of which the tensor is a
+channels_last view. Buffers are used again once nothing refers to them any more, since fresh
+pages for each batch cost more than the pixels that go into them.
+
+Trap: the seed of a sample is mixed from (seed, epoch, pack row) and from nothing else, so that
+pixels do not depend on workers, batches, ranks or the order of the epoch.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from isic.data.transforms import Transform
+from isic.images.decode import ImageError, Pixels, decode
+from isic.images.packfile import OK, Pack
+
+Batch = dict[str, torch.Tensor]
+_KEPT = 4  # idle buffers: one being filled, one on its way, two with the consumer
+
+
+def sample_seeds(seed: int, *, epoch: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """One seed a row, as a splitmix64 step over (seed, epoch) and the row."""
+    base = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
+    value = base + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: npt.NDArray[np.uint64] = value ^ (value >> np.uint64(31))
+    return mixed
+
+
+class BufferRing:
+    """Arrays of one shape and dtype, handed out again when their last reader has gone."""
+
+    def __init__(self) -> None:
+        self._idle: deque[npt.NDArray[Any]] = deque()
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """A contiguous array of undefined content, a view into a buffer at least as long."""
+        for _ in range(len(self._idle)):
+            try:
+                buffer = self._idle.popleft()  # atomic: two threads never look at one buffer
+            except IndexError:
+                break
+            if sys.getrefcount(buffer) > _UNSHARED:
+                self._idle.append(buffer)
+            elif (
+                buffer.dtype == dtype and buffer.shape[1:] == shape[1:] and len(buffer) >= shape[0]
+            ):
+                self._idle.append(buffer)
+                return buffer[: shape[0]]
+        buffer = np.empty(shape, dtype)
+        if len(self._idle) < _KEPT:
+            self._idle.append(buffer)
+        return buffer[:]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._idle = deque()
+
+
+def _count_unshared() -> int:
+    """What getrefcount says of an array that one local name holds; differs between Pythons."""
+    buffer = np.empty(1)
+    return sys.getrefcount(buffer)
+
+
+_UNSHARED = _count_unshared()
+
+
+class LesionDataset(Dataset[Batch]):
+    """Samples (pack row, target) under one transform.
+
+    rows: int64 (N,) rows of the pack.
+    target: int64 (N,), -1 where unlabelled.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        rows: npt.NDArray[np.int64],
+        target: npt.NDArray[np.int64],
+        *,
+        transform: Transform,
+        seed: int = 0,
+    ) -> None:
+        if len(rows) != len(target):
+            raise ValueError(
+                f"expected a target a row, got {len(rows)} rows, {len(target)} targets"
+            )
+        self.pack, self.transform, self.seed = pack, transform, seed
+        self.rows = np.ascontiguousarray(rows, np.int64)
+        self.target = np.ascontiguousarray(target, np.int64)
+        self._ring = BufferRing()
+        # Processes are the parallelism; OpenCV's thread pool does not survive a fork either.
+        cv2.setNumThreads(0)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        cv2.setNumThreads(0)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, batch: tuple[int, Sequence[int]]) -> Batch:
+        """As `__getitems__`, for `DataLoader(sampler=..., batch_size=None)`."""
+        return self.__getitems__(batch)
+
+    def __getitems__(self, batch: tuple[int, Sequence[int]]) -> Batch:
+        """The samples at `positions` of an `(epoch, positions)` pair, in that order."""
+        epoch, positions = batch[0], np.asarray(batch[1], np.int64)
+        rows, size = self.rows[positions], self.transform.size
+        seeds = sample_seeds(self.seed, epoch=epoch, rows=rows)
+        images = self._ring.take((len(rows), size, size, 3), self.transform.dtype)
+        for out, row, seed in zip(images, rows.tolist(), seeds.tolist(), strict=True):
+            self.transform(self._load(row), out, seed)
+        return {
+            "image": torch.from_numpy(images).permute(0, 3, 1, 2),  # (B, 3, H, W)
+            "target": torch.from_numpy(self.target[positions]),
+            "row": torch.from_numpy(positions),
+        }
+
+    def _load(self, row: int) -> Pixels:
+        """Decoded pixels of a pack row; the datamodule leaves out rows that are not OK."""
+        pack = self.pack
+        try:
+            if pack.pixels is None:
+                return decode(pack.encoded(row), min_side=self.transform.min_side)
+            if pack.status[row] == OK:
+                pixels: Pixels = pack.pixels[row]
+                return pixels
+            raise ImageError(pack.reason(row))
+        except ImageError as error:
+            # A plain RuntimeError: a worker's exception must unpickle, or the loader hangs.
+            raise RuntimeError(
+                f"cannot decode {pack.name(row)} (pack row {row}): {error}; "
+                "see data.on_bad_image, or download it again"
+            ) from None

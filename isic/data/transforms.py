@@ -1,0 +1,208 @@
+"""Transforms: one decoded image (uint8, RGB) into one slot of the batch's buffer.
+
+`FastAugment` does flips and a colour jitter as one 3x4 matrix in OpenCV on uint8, ten times
+faster than albumentations; `AlbumentationsPipeline` runs any albumentations list in its place;
+`Resize` is for evaluation. What is drawn depends on the seed of the call and on nothing else.
+
+Trap: albumentations 2.0.8 repeats the same draws in every worker and every epoch (its own seed
+is copied by fork, and again at each epoch). Hence the seed is an argument of every call.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from isic.data.colour import color_matrix
+from isic.images.decode import Pixels, fit
+
+Buffer = npt.NDArray[Any]
+Stats = tuple[Sequence[float], Sequence[float]]  # mean and std of R, G, B in 0..1
+
+_MASK = (1 << 64) - 1
+_DRAW_BITS = 15  # a jitter factor in 32,768 steps: finer than a uint8 can show
+_WARP_DETAIL = 2  # shrink by area first beyond this factor: a warp samples and would alias
+
+
+class Transform(Protocol):
+    """size: Side of the output. min_side: Shorter side to decode to, at least."""
+
+    size: int
+    min_side: int
+    dtype: np.dtype[Any]
+
+    def __call__(self, image: Pixels, out: Buffer, seed: int) -> None:
+        """Write `image` (H, W, 3) into `out` (size, size, 3) of `dtype`."""
+
+
+class Resize:
+    """To size x size without keeping the aspect; `normalize` makes it float32."""
+
+    def __init__(self, size: int, *, normalize: Stats | None = None) -> None:
+        self.size = self.min_side = size
+        self._normalize = None if normalize is None else Normalize(*normalize)
+        self.dtype = np.dtype(np.uint8 if normalize is None else np.float32)
+
+    def __call__(self, image: Pixels, out: Buffer, seed: int = 0) -> None:
+        if self._normalize is None:
+            fit(image, self.size, out=out)
+        else:
+            self._normalize(fit(image, self.size), out)
+
+
+class Normalize:
+    """(x / 255 - mean) / std, a channel each."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        scale = 1 / (255 * np.asarray(std, np.float32))
+        offset = -np.asarray(mean, np.float32) / np.asarray(std, np.float32)
+        self._matrix = np.column_stack([np.diag(scale), offset]).astype(np.float32)
+
+    def __call__(self, image: Pixels, out: Buffer) -> None:
+        np.copyto(out, image)
+        cv2.transform(out, self._matrix, dst=out)
+
+
+class FastAugment:
+    """Flips and transposes, colour jitter, optionally a rotation and zoom, on uint8.
+
+    Colour factors are drawn uniformly from 1 -+ brightness, contrast, saturation and -+ hue (of
+    a full turn), as in albumentations' ColorJitter; `color_matrix` says where the two differ.
+
+    rotate: Largest angle in degrees, either way; 0 leaves it out.
+    scale: Largest relative zoom, either way: 0.1 draws from 0.9..1.1; 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        flips: bool = True,
+        brightness: float = 0.2,
+        contrast: float = 0.2,
+        saturation: float = 0.2,
+        hue: float = 0.05,
+        rotate: float = 0,
+        scale: float = 0,
+        normalize: Stats | None = None,
+    ) -> None:
+        self.size = size
+        self._warps = rotate > 0 or scale > 0
+        self.min_side = math.ceil(size * (1 + scale)) if self._warps else size
+        self._flips, self._rotate, self._scale = flips, rotate, scale
+        self._jitter = (brightness, contrast, saturation, hue)
+        self._colours = any(self._jitter)
+        self._normalize = None if normalize is None else Normalize(*normalize)
+        self.dtype = np.dtype(np.uint8 if normalize is None else np.float32)
+
+    def __call__(self, image: Pixels, out: Buffer, seed: int) -> None:
+        bits = _mix(seed)
+        dihedral = bits & 7 if self._flips else 0
+        image = self._warp(image, _mix(bits)) if self._warps else fit(image, self.size)
+        last = out if self._normalize is None else np.empty(out.shape, np.uint8)
+        if self._colours:
+            matrix = self._draw_matrix(image, _uniform(bits >> 3))
+            image = cv2.transform(image, matrix, dst=None if dihedral else last)  # type: ignore[assignment]
+        flip(image, dihedral, out=last)
+        if self._normalize is not None:
+            self._normalize(last, out)
+
+    def _draw_matrix(self, image: Pixels, draws: Sequence[float]) -> npt.NDArray[np.float32]:
+        brightness, contrast, saturation, hue = self._jitter
+        red, green, blue, _ = cv2.mean(image)
+        return color_matrix(
+            brightness=1 + brightness * draws[0],
+            contrast=1 + contrast * draws[1],
+            saturation=1 + saturation * draws[2],
+            hue=hue * draws[3],
+            mean=(red, green, blue),
+        )
+
+    def _warp(self, image: Pixels, bits: int) -> Pixels:
+        """Resize, rotate and zoom about the centre in one pass; the border is mirrored."""
+        angle, zoom, _, _ = _uniform(bits)
+        size = self.size
+        if min(image.shape[:2]) >= _WARP_DETAIL * size:
+            image = fit(image, self.min_side)
+        height, width = image.shape[:2]
+        turn, factor = math.radians(angle * self._rotate), 1 / (1 + zoom * self._scale)
+        cos, sin = math.cos(turn) * factor, math.sin(turn) * factor
+        across, down = width / size, height / size
+        inverse = np.array([[cos * across, -sin * across, 0], [sin * down, cos * down, 0]])
+        # Pixel centres lie at half integers: the centre of the output meets that of the input.
+        centre = (size - 1) / 2
+        inverse[:, 2] = ((width - 1) / 2, (height - 1) / 2) - inverse[:, :2] @ (centre, centre)
+        return cv2.warpAffine(  # type: ignore[return-value]
+            image,
+            inverse,
+            (size, size),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+
+
+class AlbumentationsPipeline:
+    """Any list of albumentations transforms that ends in (size, size, 3), seeded at each call.
+
+    transforms: Without ToTensorV2, since the dataset makes the tensor. May end in Normalize.
+    min_side: Shorter side to decode to; larger than `size` where the list crops.
+    """
+
+    def __init__(
+        self, size: int, *, transforms: Sequence[Any], min_side: int | None = None
+    ) -> None:
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks PyPI on import
+        import albumentations
+
+        self.size, self.min_side = size, min_side or size
+        self._compose = albumentations.Compose(list(transforms))
+        side = max(self.min_side, size)
+        probe = self._run(np.full((side, side, 3), 127, np.uint8), 0)
+        if not isinstance(probe, np.ndarray) or probe.shape != (size, size, 3):
+            got = getattr(probe, "shape", type(probe).__name__)
+            raise ValueError(
+                f"expected transforms that give an array ({size}, {size}, 3), got {tuple(got)}; "
+                "resize or crop to transforms.size and leave ToTensorV2 out"
+            )
+        self.dtype = probe.dtype
+
+    def __call__(self, image: Pixels, out: Buffer, seed: int) -> None:
+        np.copyto(out, self._run(image, seed))
+
+    def _run(self, image: Pixels, seed: int) -> Any:
+        self._compose.set_random_seed(_mix(seed) >> 32)
+        return self._compose(image=image)["image"]
+
+
+def flip(image: Pixels, code: int, *, out: Buffer) -> None:
+    """Write one of the square's eight symmetries: bit 0 left-right, 1 up-down, 2 transpose."""
+    if code & 4:
+        image = cv2.transpose(image, dst=None if code & 3 else out)  # type: ignore[assignment]
+    if code & 3:
+        cv2.flip(image, (1, 0, -1)[(code & 3) - 1], dst=out)
+    elif image is not out:
+        np.copyto(out, image)
+
+
+def _mix(value: int) -> int:
+    """One step of splitmix64: 64 well-mixed bits from any integer."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def _uniform(bits: int) -> tuple[float, float, float, float]:
+    """Four numbers in [-1, 1] from the low 60 bits; a numpy generator would cost 10 us."""
+    top = (1 << _DRAW_BITS) - 1
+    unit = 2 / top
+    return (
+        (bits & top) * unit - 1,
+        (bits >> _DRAW_BITS & top) * unit - 1,
+        (bits >> 2 * _DRAW_BITS & top) * unit - 1,
+        (bits >> 3 * _DRAW_BITS & top) * unit - 1,
+    )

@@ -1,0 +1,108 @@
+"""A plain config -> the objects of a run: data module, classifier, trainer, loggers, metrics."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+
+from isic.data import LesionDataModule
+from isic.index.schema import index_hash
+from isic.metrics import Metric
+from isic.models.backbone import input_spec
+from isic.runs import RunFolder
+from isic.training.callbacks import CallbackOptions
+from isic.training.checkpoint import AtomicCheckpointIO
+from isic.training.hardware import TrainerOptions
+from isic.training.loggers import LoggerOptions
+from isic.training.module import LesionClassifier
+
+
+def build_data(config: Mapping[str, Any]) -> LesionDataModule:
+    """The data module of a config; reads nothing yet."""
+    size = config["data"]["image_size"] or input_spec(config["model"]["backbone"]).size
+    data: LesionDataModule = instantiate(
+        {**config["data"], "image_size": size},
+        split=instantiate(config["split"]),
+        transforms=instantiate(config["transforms"]),
+        sampler=instantiate(config["sampler"]),
+        fold=config["fold"],
+        seed=config["seed"],
+        runs_root=Path(config["paths"]["runs"]).resolve(),
+        cache_root=Path(config["paths"]["cache"]).resolve(),
+    )
+    return data
+
+
+def build_classifier(config: Mapping[str, Any], data: LesionDataModule) -> LesionClassifier:
+    """Network, objective, optimizer and metrics of a config for the classes of an archive."""
+    objective = instantiate(config["loss"])
+    info = data.index.info
+    network = instantiate(
+        config["model"],
+        n_logits=objective.n_logits(len(info.classes)),
+        image_size=data.image_size,
+    )
+    return LesionClassifier(
+        network,
+        classes=info.classes,
+        objective=objective,
+        optim=instantiate(config["optim"]),
+        metrics=build_metrics(config),
+        record={
+            "config": dict(config),
+            "info": info.to_dict(),
+            "index_hash": index_hash(data.index.table),
+            "split_hash": data.split.hash,
+        },
+    )
+
+
+def build_trainer(
+    config: Mapping[str, Any], folder: RunFolder, options: TrainerOptions, loggers: list[Any]
+) -> pl.Trainer:
+    """A trainer that writes into the run's folder."""
+    quiet()
+    callbacks: CallbackOptions = instantiate(config["callbacks"])
+    validated = config["fold"] != "all"
+    built = callbacks.build(
+        folder.path / "checkpoints",
+        monitor=config["metrics"]["monitor"] if validated else None,
+        mode=config["metrics"]["mode"],
+        seed=config["seed"],
+    )
+    return pl.Trainer(
+        default_root_dir=folder.path,
+        logger=loggers,
+        callbacks=built,
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in built),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=config["logger"]["log_every_n_steps"],
+        **options.trainer_arguments(),
+    )
+
+
+def build_loggers(config: Mapping[str, Any], folder: RunFolder) -> list[Any]:
+    """`metrics.csv`, and W&B where it is on."""
+    options: LoggerOptions = instantiate(config["logger"])
+    fold = str(config["fold"])
+    return options.build(folder.path, name=config["name"], fold=fold, config=config)
+
+
+def build_metrics(config: Mapping[str, Any]) -> dict[str, Metric]:
+    """Name -> function, the one that runs are compared by first."""
+    metrics: dict[str, Metric] = instantiate(config["metrics"]["functions"])
+    return metrics
+
+
+def quiet() -> None:
+    """Lightning's banners and its advice on workers say nothing a user can act on here."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in ("does not have many workers", "Checkpoint directory", "log_every_n", "LeafSpec"):
+        warnings.filterwarnings("ignore", f".*{text}.*")

@@ -1,0 +1,248 @@
+"""Train, predict and score one fold: what `train.py` does."""
+
+import logging
+import resource
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from isic.assemble import assemble_run, score_predictions, submit
+from isic.data import LesionDataModule
+from isic.engine.build import (
+    build_classifier,
+    build_data,
+    build_loggers,
+    build_metrics,
+    build_trainer,
+)
+from isic.engine.inference import predict_rows
+from isic.engine.launch import is_launched, is_relaunched, rank, relaunch
+from isic.engine.spoken import announce, log_result, result_line
+from isic.errors import ConfigError
+from isic.index.schema import index_hash
+from isic.predictions import write_predictions, write_score
+from isic.runs import RunFolder, run_name
+from isic.signatures import check_signatures
+from isic.training.callbacks import Stopwatch
+from isic.training.checkpoint import load_weights, read, remove_litter
+from isic.training.hardware import TrainerOptions
+from isic.training.loggers import MetricsTable, finish
+from isic.training.module import LesionClassifier
+
+log = logging.getLogger(__name__)
+
+
+def fit(cfg: DictConfig) -> str:
+    """`train.py`: train, predict and score one fold; returns the score line.
+
+    The same config again resumes, or prints the score that is there.
+    """
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    check_signatures(config)
+    _check_choices(config)
+    choices = HydraConfig.get().runtime.choices
+    data = build_data(config)
+    archive = index_hash(data.index.table)
+    config["name"] = run_name(
+        config, data=choices["data"], model=choices["model"], index_hash=archive
+    )
+    return fit_fold(config, data)
+
+
+def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> str:
+    """Train, predict and score the fold of a plain, named config, in as many processes as it says.
+
+    Raises:
+        ConfigError: The run's folder holds another experiment.
+    """
+    data = data or build_data(config)
+    run = Path(config["paths"]["runs"]).resolve() / config["name"]
+    folder = RunFolder(run / f"fold{config['fold']}")
+    options: TrainerOptions = instantiate(config["trainer"])
+    leads = rank() == 0 and not is_relaunched()
+    with folder.lock() if leads else nullcontext():
+        if config["overwrite"] and leads:
+            _empty(folder.path)
+        folder.claim(config, index_hash(data.index.table))
+        if not folder.finished:
+            if options.n_devices > 1 and not is_launched():
+                _ = data.positions  # what is wrong with the data is said here, once
+                relaunch(config, folder.path, n_devices=options.n_devices)
+            else:
+                _train(config, data, folder, options)
+    if not leads:
+        return ""
+    line = f"{folder.path.relative_to(run.parent)}: {result_line(folder.score())}"
+    log.info(line)
+    if config["fold"] != "all":
+        assemble_run(run, data.index, build_metrics(config), n_folds=data.split.n_folds)
+    return line
+
+
+def _train(
+    config: dict[str, Any], data: LesionDataModule, folder: RunFolder, options: TrainerOptions
+) -> None:
+    """Fit from the last finished epoch on, then predict, score and write everything of the fold."""
+    started = time.perf_counter()
+    if rank() == 0:
+        remove_litter(folder.path / "checkpoints")
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    classifier = build_classifier(config, data)
+    if rank() == 0:
+        announce(config, data, classifier, options, folder)
+    loggers = build_loggers(config, folder)
+    code = 1
+    try:
+        trainer = build_trainer(config, folder, options, loggers)
+        _fit(trainer, classifier, data, folder, options)
+        _finish(config, data, folder, classifier, trainer, started)
+        code = 0
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit(1)
+            code = 130
+            raise KeyboardInterrupt from None
+        code = int(stop.code or 0)
+        raise
+    finally:
+        if command := finish(loggers, code):
+            log.info("W&B is offline; send this run with: %s", command)
+
+
+def _fit(
+    trainer: pl.Trainer,
+    classifier: LesionClassifier,
+    data: LesionDataModule,
+    folder: RunFolder,
+    options: TrainerOptions,
+) -> None:
+    resume = folder.last if folder.last.exists() else None
+    if resume:
+        done = read(resume)
+        log.info("resuming after epoch %d of %d", done["epoch"] + 1, options.max_epochs)
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsTable):
+                logger.forget_after(done["global_step"])
+    if options.channels_last in (True, "auto"):
+        classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if options.compile:
+        classifier.network.compile()
+    trainer.fit(classifier, data, ckpt_path=resume, weights_only=True)
+
+
+def _finish(
+    config: dict[str, Any],
+    data: LesionDataModule,
+    folder: RunFolder,
+    classifier: LesionClassifier,
+    trainer: pl.Trainer,
+    started: float,
+) -> None:
+    """Predict the held-out fold and the test rows; the score is written last."""
+    best = config["evaluate"] == "best" and config["fold"] != "all"
+    chosen = folder.best if best else folder.last
+    load_weights(classifier, read(chosen), chosen)
+    result: dict[str, Any] = {"metrics": {}, "n": 0, "interval_over": None}
+    if config["fold"] != "all":
+        result |= _predict_held_out(config, data, folder, classifier, trainer)
+    if data.test_rows is not None:
+        _predict_test(config, data, folder, classifier, trainer)
+    if trainer.is_global_zero:
+        watch = next(c for c in trainer.callbacks if isinstance(c, Stopwatch))  # type: ignore[attr-defined]
+        result |= _resources(watch, time.perf_counter() - started)
+        result["selected_on_validation"] = best
+        log_result(trainer.loggers, folder, result)
+        write_score(folder.score_file, result)
+        share = watch.validation_seconds / max(watch.train_seconds + watch.validation_seconds, 1e-9)
+        log.info(
+            "seconds: training %.0f, validation %.0f (%.0f %% of both), in all %.0f; %.0f img/s",
+            *(watch.train_seconds, watch.validation_seconds, 100 * share, result["seconds"]),
+            watch.images_per_second,
+        )
+
+
+def _predict_held_out(
+    config: Mapping[str, Any],
+    data: LesionDataModule,
+    folder: RunFolder,
+    classifier: LesionClassifier,
+    trainer: pl.Trainer,
+) -> dict[str, Any]:
+    """`oof.parquet` and `curves/` of the fold, and its score."""
+    rows = data.train_rows
+    held_out = np.flatnonzero(rows.table["fold"].to_numpy() == config["fold"])
+    frame = predict_rows(trainer, classifier, data, rows, held_out, fold=config["fold"])
+    if not trainer.is_global_zero:
+        return {}
+    write_predictions(folder.path / "oof.parquet", frame, **_attributes(config, data))
+    metrics = build_metrics(config)
+    return score_predictions(frame, data.index, metrics, folder=folder.path / "curves")
+
+
+def _predict_test(
+    config: Mapping[str, Any],
+    data: LesionDataModule,
+    folder: RunFolder,
+    classifier: LesionClassifier,
+    trainer: pl.Trainer,
+) -> None:
+    """`test.parquet`; with `fold=all` the submission too, else it is the mean over the folds."""
+    rows = data.test_rows
+    assert rows is not None
+    every_row = np.arange(len(rows.table))
+    fold = -2 if config["fold"] == "all" else config["fold"]
+    frame = predict_rows(trainer, classifier, data, rows, every_row, fold=fold)
+    if trainer.is_global_zero:
+        write_predictions(folder.path / "test.parquet", frame, **_attributes(config, data))
+        if config["fold"] == "all":
+            submit(folder.path / "submission.csv", frame, data.index)
+
+
+def _attributes(config: Mapping[str, Any], data: LesionDataModule) -> dict[str, Any]:
+    """What a predictions file says about its origin."""
+    return {
+        "run": config["name"],
+        "index_hash": index_hash(data.index.table),
+        "split_hash": data.split.hash,
+        "split_file": data.split.path,
+    }
+
+
+def _resources(watch: Stopwatch, seconds: float) -> dict[str, float]:
+    """Seconds, speed, and peak memory in MB: of the GPU where there is one, else of the process."""
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {
+        "seconds": round(seconds, 2),
+        "train_seconds": round(watch.train_seconds, 2),
+        "validation_seconds": round(watch.validation_seconds, 2),
+        "images_per_second": round(watch.images_per_second, 1),
+        "peak_memory_mb": round(peak, 1),
+    }
+
+
+def _check_choices(config: Mapping[str, Any]) -> None:
+    if config["evaluate"] not in ("last", "best"):
+        raise ConfigError(f"evaluate: expected last or best, got {config['evaluate']!r}")
+    if config["fold"] != "all" and not isinstance(config["fold"], int):
+        raise ConfigError(f"fold: expected a number or all, got {config['fold']!r}")
+
+
+def _empty(folder: Path) -> None:
+    """overwrite=true: throw away what the run holds, but not its lock."""
+    for child in folder.iterdir() if folder.exists() else ():
+        if child.is_dir():
+            shutil.rmtree(child)
+        elif child.name != ".lock":
+            child.unlink()

@@ -1,0 +1,177 @@
+"""Apply checkpoints: what `predict.py` does."""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from isic.assemble import score_predictions, submit
+from isic.data import LesionDataModule
+from isic.engine.build import build_data, build_metrics, quiet
+from isic.errors import CheckpointError, ConfigError, DataError
+from isic.index.schema import index_hash
+from isic.predictions import ensemble, score_line, write_predictions, write_score
+from isic.prepare import Rows, load_rows
+from isic.signatures import check_signatures
+from isic.training.checkpoint import load, read
+from isic.training.hardware import TrainerOptions
+from isic.training.module import LesionClassifier
+
+log = logging.getLogger(__name__)
+
+
+def predict(cfg: DictConfig) -> str:
+    """`predict.py`: predictions, submission and score in one folder; returns its path."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    for key, choices in (
+        ("split", ("test", "train")),
+        ("combine", ("mean", "rank_mean")),
+        ("tta", ("none", "d4")),
+    ):
+        if config[key] not in choices:
+            raise ConfigError(f"{key}: expected {' or '.join(choices)}, got {config[key]!r}")
+    quiet()
+    checkpoints = find_checkpoints(config["ckpt"])
+    frames, data, record = [], None, {}
+    for path in checkpoints:
+        log.info("predicting with %s", path)
+        record = read(path)["isic"]
+        data = data_of(record, config)
+        frames.append(_predict_one(path, data, config))
+    assert data is not None
+    frame = ensemble(frames, method=config["combine"]) if len(frames) > 1 else frames[0]
+    return _write(frame, data, record, config, checkpoints)
+
+
+def find_checkpoints(given: str | Sequence[str]) -> list[Path]:
+    """Files, fold folders and run folders -> checkpoint files.
+
+    A finished fold gives the checkpoint that was scored.
+
+    Raises:
+        CheckpointError: Nothing there, or a fold that is not finished.
+    """
+    found = []
+    for item in [given] if isinstance(given, str) else given:
+        path = Path(item)
+        if path.is_dir():
+            folds = sorted(p.parent for p in path.glob("fold*/config.yaml")) or [path]
+            found += [_scored_checkpoint(fold) for fold in folds]
+        else:
+            found.append(path)
+    if not found:
+        raise CheckpointError(f"ckpt: expected a file, a fold or a run, got {given!r}")
+    return found
+
+
+def _scored_checkpoint(fold: Path) -> Path:
+    if not (fold / "score.json").exists():
+        raise CheckpointError(f"ckpt: {fold.resolve()} is not a finished fold (no score.json)")
+    config = OmegaConf.load(fold / "config.yaml")
+    name = "best" if config.evaluate == "best" and config.fold != "all" else "last"
+    return fold / "checkpoints" / f"{name}.ckpt"
+
+
+def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataModule:
+    """The data module that a checkpoint was trained with, with this command's overrides."""
+    trained = record["config"]
+    changed = {k: v for k, v in config["data"].items() if v is not None}
+    merged = {
+        **trained,
+        "data": {**trained["data"], **changed, "image_size": record["network"]["image_size"]},
+        "fold": "all",
+        "paths": config["paths"],
+    }
+    check_signatures(merged["data"], "data")
+    return build_data(merged)
+
+
+def _predict_one(path: Path, data: LesionDataModule, config: Mapping[str, Any]) -> pd.DataFrame:
+    classifier = load(path, classes=data.index.info.classes, trust=config["trust"])
+    classifier.tta = config["tta"] == "d4"
+    options: TrainerOptions = instantiate(config["trainer"])
+    arguments = {**options.trainer_arguments(), "devices": 1, "strategy": "auto", "num_nodes": 1}
+    trainer = pl.Trainer(
+        **arguments,
+        logger=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    table = data.index.table
+    table = table[table["split"] == config["split"]].reset_index(drop=True)
+    if not len(table) or table["image"].isna().all():
+        raise DataError(
+            f"split={config['split']}: no image of that part lies under {data.root.resolve()}; "
+            f"{data.index.info.download}"
+        )
+    rows = load_rows(data.index, table, data.pixels, image_size=data.image_size)
+    return predict_rows(trainer, classifier, data, rows, np.arange(len(rows.table)), fold=-2)
+
+
+def predict_rows(
+    trainer: pl.Trainer,
+    classifier: LesionClassifier,
+    data: LesionDataModule,
+    rows: Rows,
+    positions: NDArray[np.int64],
+    *,
+    fold: int,
+) -> pd.DataFrame:
+    """Predictions of some rows, one table row each in their order; unreadable images get NaN."""
+    readable = rows.readable[positions]
+    probs = np.full((len(positions), len(classifier.classes)), np.nan)
+    if readable.any():
+        loader = data.evaluation_loader(rows, positions[readable])
+        trainer.predict(classifier, dataloaders=loader, return_predictions=False)
+        assert classifier.last_epoch is not None
+        probs[np.flatnonzero(readable)[classifier.last_epoch.row]] = classifier.last_epoch.probs
+    table = rows.table.iloc[positions]
+    frame = table[["image_id", "lesion_id"]].reset_index(drop=True)
+    frame["fold"] = fold
+    frame["split"] = table["split"].to_numpy()
+    frame["status"] = np.where(readable, "ok", "unreadable")
+    for i, name in enumerate(classifier.classes):
+        frame[f"prob_{name}"] = probs[:, i]
+    return frame
+
+
+def _write(
+    frame: pd.DataFrame,
+    data: LesionDataModule,
+    record: Mapping[str, Any],
+    config: Mapping[str, Any],
+    checkpoints: Sequence[Path],
+) -> str:
+    """`predictions.parquet`, `submission.csv` for test rows, `score.json` where targets exist."""
+    name = record["config"]["name"]
+    runs = Path(config["paths"]["runs"])
+    folder = Path(config["output"] or runs / "predictions" / f"{name}-{config['split']}")
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = index_hash(data.index.table)
+    attributes = {"run": name, "index_hash": archive, "split_hash": record["split_hash"]}
+    write_predictions(folder / "predictions.parquet", frame, **attributes)
+    log.info("predictions: %s", folder / "predictions.parquet")
+    if config["split"] == "test":
+        submit(folder / "submission.csv", frame, data.index)
+    truth = data.index.table.set_index("image_id")["target"]
+    if truth.reindex(frame["image_id"]).notna().any():
+        metrics = build_metrics(record["config"])
+        result = score_predictions(frame, data.index, metrics, folder=folder / "curves")
+        result["checkpoints"] = [str(p) for p in checkpoints]
+        result["trained_on_these_rows"] = (
+            config["split"] == "train" and archive == record["index_hash"]
+        )
+        write_score(folder / "score.json", result)
+        log.info("score: %s", score_line(result))
+        if result["trained_on_these_rows"]:
+            log.warning("these rows trained the checkpoints: the score says nothing about new ones")
+    return str(folder)

@@ -1,0 +1,69 @@
+"""What a run says: its first lines, its score line, its entry on a dashboard."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isic.data import LesionDataModule
+from isic.predictions import score_line
+from isic.runs import RunFolder
+from isic.training.hardware import TrainerOptions
+from isic.training.module import LesionClassifier
+
+log = logging.getLogger(__name__)
+
+
+def announce(
+    config: Mapping[str, Any],
+    data: LesionDataModule,
+    classifier: LesionClassifier,
+    options: TrainerOptions,
+    folder: RunFolder,
+) -> None:
+    """The first lines of a run: every default that was taken, in plain words."""
+    use, info = data.positions, data.index.info
+    counts = ", ".join(f"{n} {c}" for n, c in zip(data.class_counts, info.classes, strict=True))
+    n_parameters = sum(p.numel() for p in classifier.network.parameters())
+    part = (
+        f", {len(use['val'])} of them (partial) while training" if data.partial_validation else ""
+    )
+    log.info("run     %s", folder.path)
+    log.info("data    %s: %d training rows (%s)", data.root, len(use["train"]), counts)
+    log.info("fold    %s, %d rows held out%s", config["fold"], len(use["held_out"]), part)
+    log.info("split   %s", data.split.path)
+    log.info("pixels  %s", data.train_rows.pack.path)
+    log.info(
+        "model   %s, %.1f M parameters, pretrained=%s, %d px",
+        *(config["model"].get("backbone", type(classifier.network).__name__), n_parameters / 1e6),
+        *(config["model"].get("pretrained"), data.image_size),
+    )
+    log.info(
+        "device  %s, batch %d, %d epochs", options.describe(), data.batch_size, options.max_epochs
+    )
+
+
+def result_line(result: Mapping[str, Any]) -> str:
+    """The score of one fold in one line."""
+    if not result["metrics"]:
+        return "trained on every row; nothing was held out to score"
+    line = score_line(result)
+    return f"{line}, epoch chosen on this fold" if result["selected_on_validation"] else line
+
+
+def log_result(loggers: Sequence[Any], folder: RunFolder, result: Mapping[str, Any]) -> None:
+    """Score, resources and curves to W&B, where it is on. The curves show no patient."""
+    from pytorch_lightning.loggers import WandbLogger
+
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            for name, value in result["metrics"].items():
+                bounds = {"": "value", "_low": "low", "_high": "high"}
+                logger.experiment.summary.update(
+                    {f"oof/{name}{suffix}": value[key] for suffix, key in bounds.items()}
+                )
+            keys = ("seconds", "images_per_second", "peak_memory_mb", "interval_over")
+            logger.experiment.summary.update({key: result[key] for key in keys})
+            images = sorted((folder.path / "curves").glob("*.png"))
+            logger.experiment.log({f"curves/{p.stem}": wandb.Image(str(p)) for p in images})

@@ -1,0 +1,140 @@
+"""The pack's file: one header, the images' bytes end to end, then tables with a row an image.
+
+Layout, little-endian: header (`_HEADER`, padded to 4,096 bytes), payload (encoded bytes, or
+uint8 (N, S, S, 3) where the pack holds pixels), tail (start int64, length int64, status uint8,
+name end int64, names UTF-8, reasons JSON).
+
+Trap: the payload has no checksum, reading 1 GB at every start would cost seconds. A file is taken
+for whole when its size is the one in the header and the digest over header and tail holds;
+since it gets its name only after fsync, a torn payload under a right tail cannot come about.
+"""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from isic.images.decode import Pixels
+
+OK, UNREADABLE, MISSING = 0, 1, 2
+HEADER_BYTES = 4096
+TAIL_ROW_BYTES = 8 + 8 + 1 + 8  # of the tail, besides the names
+_HEADER = struct.Struct("<8sIIQQQ16s")  # magic, version, pixel side, rows, tail, size, digest
+_MAGIC, _VERSION = b"ISICPACK", 1
+
+
+class Pack:
+    """A memory-mapped pack; row i is the i-th image that it was built from.
+
+    `status` is uint8 (N,): OK, UNREADABLE or MISSING. `pixels` is uint8 (N, S, S, 3), or None
+    in a pack of encoded bytes. Pickles as its path, so that workers share the pages.
+    """
+
+    status: npt.NDArray[np.uint8]
+    pixels: Pixels | None
+
+    def __init__(self, path: str | Path) -> None:
+        self._open(Path(path), verify=True)
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._open(state["path"], verify=False)
+
+    def __repr__(self) -> str:
+        kind = "encoded" if self.pixels is None else f"{self.pixels.shape[1]} px pixels"
+        return f"Pack({str(self.path)!r}: {len(self):,} rows, {kind}, {self.nbytes / 1e9:.2f} GB)"
+
+    def encoded(self, row: int) -> npt.NDArray[np.uint8]:
+        """The stored bytes of a row, a view into the file; empty where the image is missing."""
+        start = int(self._start[row])
+        return self._bytes[start : start + int(self._length[row])]
+
+    def name(self, row: int) -> str:
+        """The reference that the row was built from: `folder/name.jpg` or `file.hdf5#<id>`."""
+        start = int(self._name_end[row - 1]) if row > 0 else 0
+        return bytes(self._names[start : int(self._name_end[row])]).decode()
+
+    def reason(self, row: int) -> str:
+        """Why the row is not OK; empty where it is."""
+        return self._reasons.get(str(int(row)), "")
+
+    def _open(self, path: Path, *, verify: bool) -> None:
+        self.path = path
+        # A plain view: slicing np.memmap itself runs Python code at every item.
+        self._bytes: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, "r").view(np.ndarray)
+        self.nbytes = len(self._bytes)
+        if self.nbytes < HEADER_BYTES:
+            raise ValueError(f"{path}: shorter than a pack's header")
+        header = _HEADER.unpack(self._bytes[: _HEADER.size].tobytes())
+        magic, version, side, rows, tail, size, digest = header
+        if magic != _MAGIC or version != _VERSION or size != self.nbytes:
+            raise ValueError(f"{path}: no whole pack of version {_VERSION}")
+        if verify and _digest(header[:-1], self._bytes[tail:]) != digest:
+            raise ValueError(f"{path}: its tables do not match their digest")
+        self._read_tail(tail, rows)
+        self.pixels = None
+        if side:
+            end = HEADER_BYTES + rows * side * side * 3
+            self.pixels = self._bytes[HEADER_BYTES:end].reshape(rows, side, side, 3)
+
+    def _read_tail(self, at: int, rows: int) -> None:
+        self._start = np.frombuffer(self._bytes, "<i8", rows, at)
+        self._length = np.frombuffer(self._bytes, "<i8", rows, at + 8 * rows)
+        self.status = np.frombuffer(self._bytes, np.uint8, rows, at + 16 * rows)
+        self._name_end = np.frombuffer(self._bytes, "<i8", rows, at + 17 * rows)
+        names = at + TAIL_ROW_BYTES * rows
+        names_end = names + (int(self._name_end[-1]) if rows else 0)
+        self._names = self._bytes[names:names_end]
+        self._reasons: dict[str, str] = json.loads(bytes(self._bytes[names_end:]))
+
+
+class PackWriter:
+    """Writes a pack row by row into an open file; `finish` makes it whole."""
+
+    def __init__(self, file: BinaryIO, *, side: int = 0) -> None:
+        self._file, self._side = file, side
+        self._at = HEADER_BYTES
+        self._length: list[int] = []
+        self._status: list[int] = []
+        self._names: list[bytes] = []
+        self._reasons: dict[str, str] = {}
+        file.write(bytes(HEADER_BYTES))
+
+    def add(self, name: str | None, data: bytes, *, status: int = OK, reason: str = "") -> None:
+        """Append one row."""
+        if reason:
+            self._reasons[str(len(self._length))] = reason
+        self._file.write(data)
+        self._at += len(data)
+        self._length.append(len(data))
+        self._status.append(status)
+        self._names.append((name or "").encode())
+
+    def finish(self) -> None:
+        """Write tables and header; the caller fsyncs and renames."""
+        rows = len(self._length)
+        length = np.array(self._length, "<i8")
+        start = HEADER_BYTES + np.concatenate([[0], np.cumsum(length)[:-1]]).astype("<i8")[:rows]
+        name_end = np.cumsum([len(name) for name in self._names], dtype="<i8")
+        tail = b"".join(
+            [start.tobytes(), length.tobytes(), bytes(self._status), name_end.tobytes()]
+            + self._names
+            + [json.dumps(self._reasons).encode()]
+        )
+        self._file.write(tail)
+        fields = (_MAGIC, _VERSION, self._side, rows, self._at, self._at + len(tail))
+        self._file.seek(0)
+        self._file.write(_HEADER.pack(*fields, _digest(fields, tail)))
+
+
+def _digest(fields: tuple[Any, ...], tail: bytes | npt.NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(repr(fields).encode() + bytes(tail), digest_size=16).digest()

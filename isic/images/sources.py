@@ -1,0 +1,85 @@
+"""Where a row's bytes lie: `folder/name.jpg` or `file.hdf5#<id>`, relative to the archive's root.
+
+Trap: a reference comes from a CSV, so that it may try to leave the root; `check_refs` refuses
+absolute paths and `..` before anything is opened.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+
+from isic.errors import DataError, first_five
+from isic.images.hdf5 import Hdf5Images
+
+Ref = str | None
+Stat = tuple[str, int, int]  # file, bytes, mtime in ns; (file, -1, -1) where it is missing
+
+
+def check_refs(refs: Sequence[Ref]) -> None:
+    """Refuse references that leave the root."""
+    bad = [r for r in refs if r is not None and ("\0" in r or _leaves_root(_file_of(r)))]
+    if bad:
+        raise DataError(
+            f"expected image paths inside data.root, got {len(bad)} outside: {first_five(bad)}; "
+            "correct the ids in the metadata CSV"
+        )
+
+
+def stat_files(root: Path, refs: Sequence[Ref]) -> list[Stat]:
+    """Size and mtime of each distinct file that `refs` names, in order of first appearance."""
+    files = dict.fromkeys(_file_of(ref) for ref in refs if ref is not None)
+    stats: list[Stat] = []
+    for name in files:
+        try:
+            found = (root / name).stat()
+            stats.append((name, found.st_size, found.st_mtime_ns))
+        except FileNotFoundError:
+            stats.append((name, -1, -1))
+    return stats
+
+
+def payload_estimate(root: Path, refs: Sequence[Ref], stats: Sequence[Stat]) -> int:
+    """Bytes that `refs` hold, from file sizes; of an HDF5 file, the share of its ids asked for."""
+    asked: dict[str, int] = {}
+    for ref in refs:
+        if ref is not None and "#" in ref:
+            asked[_file_of(ref)] = asked.get(_file_of(ref), 0) + 1
+    total = 0.0
+    for name, size, _ in stats:
+        share = 1.0
+        if name in asked and size > 0:
+            with Hdf5Images(root / name) as images:
+                share = min(1.0, asked[name] / max(len(images), 1))
+        total += share * max(size, 0)
+    return int(total)
+
+
+def read_refs(root: Path, refs: Sequence[Ref]) -> Iterator[bytes | OSError | None]:
+    """The bytes of each reference in turn; None where missing, the error where unreadable."""
+    with ExitStack() as stack:
+        opened: dict[str, Hdf5Images] = {}
+        for ref in refs:
+            if ref is None:
+                yield None
+                continue
+            name, separator, image_id = ref.partition("#")
+            try:
+                if not separator:
+                    yield (root / name).read_bytes()
+                    continue
+                if name not in opened:
+                    opened[name] = stack.enter_context(Hdf5Images(root / name))
+                yield opened[name].read(image_id)
+            except FileNotFoundError:
+                yield None
+            except OSError as error:
+                yield error
+
+
+def _file_of(ref: str) -> str:
+    return ref.partition("#")[0]
+
+
+def _leaves_root(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts

@@ -1,0 +1,1 @@
+"""Stage 1: an archive's raw files -> one typed table, one row per image (`Index`)."""

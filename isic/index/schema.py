@@ -1,0 +1,152 @@
+"""What an index is: one row per image, the same first columns for every archive.
+
+Source: the contract of docs/design.md; each `isic/index/<archive>.py` fills it.
+Row order is file order, train rows first; `target` is Int64 with <NA> where unlabelled, `age` is in
+years, `image` is a path relative to the root, `file.hdf5#<id>`, or null where no source is there.
+Trap: a column may be known for train rows only and give the label away; `refuse_train_only` is the
+gate for every feature and metadata set.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from isic.errors import DataError, first_five
+
+LEADING = ("image_id", "lesion_id", "patient_id", "archive", "view", "diagnosis", "target")
+TRAILING = ("age", "sex", "site", "attribution", "image", "split")
+# Ids become file names, HDF5 keys and CSV cells: nothing that any of them would read otherwise.
+ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What later stages need to know of an archive; travels in checkpoints as plain types.
+
+    download: Command that fetches the archive; DATA_ROOT stands for the folder.
+    published_counts: Rows, positives and so on as the organisers state them.
+    train_only_columns: Columns that the test table lacks and that leak the label.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    task: str
+    views: tuple[str, ...]
+    row_unit: str
+    id_column: str
+    submission_columns: tuple[str, ...]
+    official_metric: str
+    license: str
+    citation: str
+    download: str
+    published_counts: dict[str, int]
+    train_only_columns: tuple[str, ...]
+
+    @property
+    def positive_class(self) -> str:
+        """The class whose probability a binary submission holds: the last one."""
+        return self.classes[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts, strings and ints: safe for JSON and `weights_only=True`."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "DatasetInfo":
+        """The inverse of `to_dict`."""
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()
+        }
+        return cls(**fields)
+
+
+@dataclass
+class Index:
+    """An archive's table, what it is, and the folder that `table.image` is relative to."""
+
+    table: pd.DataFrame
+    info: DatasetInfo
+    root: Path
+
+
+def standard_columns(info: DatasetInfo) -> tuple[str, ...]:
+    """Return the columns every index starts with, in order."""
+    return (*LEADING, *info.classes, *TRAILING)
+
+
+def one_hot(target: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Spread Int64 `target` over float32 class columns, NaN where it is missing."""
+    code = target.astype("Float64").to_numpy(dtype=np.float32, na_value=np.nan)
+    columns = {
+        name: np.where(np.isnan(code), np.nan, code == i).astype(np.float32)
+        for i, name in enumerate(classes)
+    }
+    return pd.DataFrame(columns, index=target.index)
+
+
+def index_hash(table: pd.DataFrame) -> str:
+    """Hash what decides a split: ids, targets and groups of the train rows, in any row order."""
+    train = table[table["split"] == "train"]
+    target = train["target"].astype("Int64").astype("string").fillna("")
+    row = train["image_id"].astype("string") + "\x1f" + target
+    # The separator is a control character: no id, patient or lesion can hold it by accident.
+    for column in ("patient_id", "lesion_id"):
+        row += "\x1f" + train[column].astype("string").fillna("")
+    return hashlib.blake2b("\n".join(sorted(row)).encode(), digest_size=6).hexdigest()
+
+
+def refuse_train_only(columns: Iterable[str], info: DatasetInfo) -> None:
+    """Raise DataError if `columns`, meant as features, name one that gives the label away."""
+    leaks = {*info.train_only_columns, "target", "diagnosis", *info.classes}
+    found = [c for c in columns if c in leaks]
+    if found:
+        raise DataError(
+            f"features must be known for test rows too, got the train-only columns "
+            f"{', '.join(found)} of {info.name}: they give the label away; remove them "
+            f"(train-only: {', '.join(info.train_only_columns)})"
+        )
+
+
+def faults_of(table: pd.DataFrame, info: DatasetInfo) -> list[str]:
+    """List what is wrong with an index, first five ids each; empty when it is sound."""
+    ids, faults = table["image_id"], []
+    if absent := [c for c in standard_columns(info) if c not in table]:
+        return [f"the index lacks the columns {', '.join(absent)}"]
+    if count := int(ids.isna().sum()):
+        faults.append(f"{count} rows have no {info.id_column}")
+    ids = ids[ids.notna()]
+    twice = ids[ids.duplicated()].unique()
+    if len(twice):
+        faults.append(f"{len(twice)} duplicate {info.id_column}: {first_five(twice)}")
+    bad = ids[~ids.str.fullmatch(ID_PATTERN)]
+    if len(bad):
+        quoted = first_five([repr(i) for i in bad])
+        faults.append(f"{info.id_column} must match {ID_PATTERN}, got {len(bad)} others: {quoted}")
+    target = table["target"]
+    outside = (target.notna() & ~target.isin(range(len(info.classes)))).to_numpy()
+    if outside.any():
+        named = first_five(table["image_id"][outside])
+        top = len(info.classes) - 1
+        faults.append(f"target must be 0..{top}, got others in {int(outside.sum())} rows: {named}")
+    return faults
+
+
+def raise_faults(faults: list[str], *, where: str, next_step: str) -> None:
+    """Raise one DataError that lists every fault; do nothing when there is none."""
+    if faults:
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        raise DataError(f"{where} cannot be used:\n{listed}\n{next_step}")
+
+
+def validate(table: pd.DataFrame, info: DatasetInfo) -> None:
+    """Raise DataError that lists all faults of an index at once."""
+    raise_faults(
+        faults_of(table, info),
+        where=f"the {info.name} index",
+        next_step="Correct the table or download it again; nothing was written.",
+    )

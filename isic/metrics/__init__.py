@@ -1,0 +1,41 @@
+"""Arrays -> float: the scores of ISIC challenges and their intervals, in numpy alone.
+
+The same functions score training, stacking and report. `METRICS` maps the names that configs, logs
+and `score.json` use to the functions. The functions that a module is named after are imported from
+there (`from isic.metrics.partial_auc import partial_auc`): here they would hide their module.
+"""
+
+from isic.metrics.bootstrap import bootstrap_interval, paired_interval
+from isic.metrics.classification import (
+    accuracy,
+    balanced_accuracy,
+    macro_auc,
+    macro_dice,
+    macro_f1_argmax,
+    roc_auc,
+)
+from isic.metrics.inputs import Metric
+from isic.metrics.partial_auc import partial_auc as _partial_auc
+
+METRICS: dict[str, Metric] = {
+    "pauc": _partial_auc,
+    "auc": roc_auc,
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_dice,
+    "macro_f1_argmax": macro_f1_argmax,
+    "macro_auc": macro_auc,
+    "accuracy": accuracy,
+}
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "accuracy",
+    "balanced_accuracy",
+    "bootstrap_interval",
+    "macro_auc",
+    "macro_dice",
+    "macro_f1_argmax",
+    "paired_interval",
+    "roc_auc",
+]

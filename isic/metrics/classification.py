@@ -1,0 +1,164 @@
+"""Metrics of one class per row, each `(target (N,) int, probs (N, C) or (N,)) -> float`.
+
+| function | follows |
+|---|---|
+| `roc_auc` | SIIM-ISIC 2020: area under the ROC curve |
+| `balanced_accuracy` | ISIC 2018/2019 official scorer: mean recall; a tied argmax is undecided |
+| `macro_dice` | ISIC live scorer for MILK10k: F1 at strict > 0.5, no argmax, empty class 1.0 |
+| `macro_f1_argmax` | scikit-learn's macro F1 of the argmax |
+| `macro_auc` | mean one-vs-rest ROC AUC |
+| `accuracy` | share of rows whose argmax is right |
+
+Source: github.com/ImageMarkup/isic-challenge-scoring. The trap: third-party macro F1 uses >= 0.5
+and 0 for an empty class; both differ from the official rule.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from isic.metrics.inputs import Floats, Ints, Metric, binary_scores, class_probs
+from isic.metrics.partial_auc import ONE_CLASS, ranked_area
+
+log = logging.getLogger(__name__)
+
+
+def roc_auc(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
+    """Return the area under the ROC curve, ties counted half; ValueError with one class only."""
+    positives, negatives = binary_scores(target, probs)
+    return ranked_area(positives, negatives, max_miss=1.0)
+
+
+def macro_auc(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
+    """Mean one-vs-rest ROC AUC over the classes present; the absent ones are logged."""
+    labels, columns = class_probs(target, probs)
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise ValueError(ONE_CLASS)
+    _name_absent("macro_auc", np.bincount(labels, minlength=columns.shape[1]))
+    return float(np.mean([roc_auc(labels == c, columns[:, c]) for c in present]))
+
+
+def balanced_accuracy(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
+    """Mean recall over the classes present; a row whose highest score is tied counts as wrong."""
+    labels, columns = class_probs(target, probs)
+    _name_absent("balanced_accuracy", np.bincount(labels, minlength=columns.shape[1]))
+    return TALLIES[balanced_accuracy](labels, columns)
+
+
+def macro_dice(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
+    """Macro F1 by the MILK10k rule: strict > 0.5 per class, 1.0 where a class never occurs."""
+    return TALLIES[macro_dice](target, probs)
+
+
+def macro_f1_argmax(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
+    """Macro F1 of the argmax (first wins ties) over classes that occur in target or prediction."""
+    return TALLIES[macro_f1_argmax](target, probs)
+
+
+def accuracy(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
+    """Share of rows whose argmax (first wins ties) is the target."""
+    return TALLIES[accuracy](target, probs)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """A metric that only depends on how many rows fall into each cell of a table.
+
+    cells: (target (N,), probs (N, C)) -> cell numbers (N, M); every row falls into M cells.
+    finish: (counts (..., cells), C) -> metric (...).
+    """
+
+    cells: Callable[[Ints, Floats], Ints]
+    finish: Callable[[Floats, int], Floats]
+
+    def __call__(self, target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
+        """Score one sample."""
+        labels, columns = class_probs(target, probs)
+        cells = self.cells(labels, columns).ravel()
+        counts = np.bincount(cells, minlength=n_cells(columns)).astype(float)
+        return float(self.finish(counts, columns.shape[1]))
+
+
+def n_cells(probs: Floats) -> int:
+    """Cells of the larger of the two tables, so that one size fits every tally."""
+    n_classes = int(probs.shape[1])
+    return max(n_classes * (n_classes + 1), 4 * n_classes)
+
+
+def _decided(target: Ints, probs: Floats) -> Ints:
+    """Cell (true class, predicted class); predicted class C stands for a tie."""
+    n_classes, highest = probs.shape[1], probs.max(axis=1, keepdims=True)
+    tied = np.count_nonzero(probs == highest, axis=1) > 1
+    label = np.where(tied, n_classes, probs.argmax(axis=1))
+    cell: Ints = target * (n_classes + 1) + label
+    return cell[:, None]
+
+
+def _first_highest(target: Ints, probs: Floats) -> Ints:
+    """Cell (true class, argmax)."""
+    cell: Ints = target * (probs.shape[1] + 1) + probs.argmax(axis=1)
+    return cell[:, None]
+
+
+def _over_half(target: Ints, probs: Floats) -> Ints:
+    """One cell a class: 4 x class + 2 x (is target) + (score > 0.5)."""
+    number = np.arange(probs.shape[1])
+    cells: Ints = 4 * number + 2 * (target[:, None] == number) + (probs > 0.5)
+    return cells
+
+
+def _confusion(counts: Floats, n_classes: int) -> Floats:
+    """View counts as (..., true class, predicted class or tie)."""
+    wanted = counts[..., : n_classes * (n_classes + 1)]
+    return wanted.reshape(*counts.shape[:-1], n_classes, n_classes + 1)
+
+
+def _mean_recall(counts: Floats, n_classes: int) -> Floats:
+    table = _confusion(counts, n_classes)
+    hits, rows = np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=-1)
+    recall: Floats = np.divide(hits, rows, out=np.zeros(rows.shape), where=rows > 0)
+    mean: Floats = recall.sum(axis=-1) / (rows > 0).sum(axis=-1)
+    return mean
+
+
+def _mean_f1(counts: Floats, n_classes: int) -> Floats:
+    table = _confusion(counts, n_classes)
+    twice_hits = 2.0 * np.diagonal(table, axis1=-2, axis2=-1)
+    size = table.sum(axis=-1) + table.sum(axis=-2)[..., :n_classes]
+    f1: Floats = np.divide(twice_hits, size, out=np.zeros(size.shape), where=size > 0)
+    mean: Floats = f1.sum(axis=-1) / (size > 0).sum(axis=-1)
+    return mean
+
+
+def _share_right(counts: Floats, n_classes: int) -> Floats:
+    table = _confusion(counts, n_classes)
+    right: Floats = np.trace(table, axis1=-2, axis2=-1) / table.sum(axis=(-2, -1))
+    return right
+
+
+def _mean_dice(counts: Floats, n_classes: int) -> Floats:
+    table = counts[..., : 4 * n_classes].reshape(*counts.shape[:-1], n_classes, 4)
+    twice_hits = 2.0 * table[..., 3]
+    size = twice_hits + table[..., 1] + table[..., 2]
+    dice: Floats = np.divide(twice_hits, size, out=np.ones(size.shape), where=size > 0)
+    mean: Floats = dice.mean(axis=-1)
+    return mean
+
+
+def _name_absent(name: str, rows: Floats | Ints) -> None:
+    """Log the classes without a row: their number is part of what the mean means."""
+    absent = np.flatnonzero(rows == 0).tolist()
+    if absent:
+        log.warning("%s: no rows of class %s in target; averaged over the others", name, absent)
+
+
+TALLIES: dict[Metric, Tally] = {
+    balanced_accuracy: Tally(_decided, _mean_recall),
+    macro_f1_argmax: Tally(_first_highest, _mean_f1),
+    accuracy: Tally(_first_highest, _share_right),
+    macro_dice: Tally(_over_half, _mean_dice),
+}

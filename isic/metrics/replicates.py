@@ -1,0 +1,127 @@
+"""Metric values of all replicates of a bootstrap at once, without materialising one resample.
+
+Ranking metrics need the negatives between neighbouring positives, tallied per unit; metrics of a
+confusion table need its cells per unit. Either way a replicate is a weighted sum of units, so a
+thousand of them are one matrix product. Any other metric is called once a replicate.
+The trap: a replicate with one class only has no ROC curve; it is NaN, never left out silently.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from isic.metrics.classification import TALLIES, Tally, macro_auc, n_cells, roc_auc
+from isic.metrics.inputs import Floats, Ints, Metric, binary_columns, class_probs
+from isic.metrics.partial_auc import partial_auc
+from isic.metrics.ranking import below_and_tied, n_needed, places, step_area
+from isic.metrics.resample import Draws, expanded, tally
+
+Replicates = Callable[[Floats], Floats]  # weights (R, U) -> metric values (R,)
+
+
+def replicate_values(
+    metric: Metric, target: Ints, probs: Floats, unit: Ints, draws: Draws
+) -> Floats:
+    """Return the metric of every replicate, (R,); NaN where it is undefined."""
+    values = evaluator(metric, target, probs, unit)
+    return np.concatenate([values(weights) for weights in draws.weights()])
+
+
+def evaluator(metric: Metric, target: Ints, probs: Floats, unit: Ints) -> Replicates:
+    """Choose the fast way for the metrics of this package, the loop for all others."""
+    metric = plain(metric)
+    if metric in TALLIES:
+        labels, columns = class_probs(target, probs)
+        return partial(_tallied, TALLIES[metric], labels, columns, unit)
+    if metric is macro_auc:
+        labels, columns = class_probs(target, probs)
+        return partial(_mean_area, labels, columns, unit)
+    max_miss = max_miss_of(metric)
+    if max_miss is not None:
+        labels, column = binary_columns(target, probs)
+        return partial(_areas, labels == 1, column, unit, max_miss)
+    return partial(_looped, metric, target, probs, unit)
+
+
+def plain(metric: Metric) -> Metric:
+    """Unwrap a `functools.partial` without arguments, as configs make them."""
+    while isinstance(metric, partial) and not metric.args and not metric.keywords:
+        metric = metric.func
+    return metric
+
+
+def max_miss_of(metric: Metric) -> float | None:
+    """Share of positives a ROC metric may miss; None where the metric is no ROC area.
+
+    `functools.partial(partial_auc, min_tpr=...)` is understood.
+    """
+    metric = plain(metric)
+    if metric is roc_auc:
+        return 1.0
+    if metric is partial_auc:
+        return abs(1.0 - 0.80)
+    if isinstance(metric, partial) and metric.func is partial_auc and not metric.args:
+        return abs(1.0 - float(metric.keywords.get("min_tpr", 0.80)))
+    return None
+
+
+def _looped(metric: Metric, target: Ints, probs: Floats, unit: Ints, weights: Floats) -> Floats:
+    values = np.full(len(weights), np.nan)
+    for i, weight in enumerate(weights):
+        rows = expanded(weight, unit)
+        try:
+            values[i] = metric(target[rows], probs[rows])
+        except ValueError:  # undefined on this replicate; the caller counts and reports them
+            continue
+    return values
+
+
+def _tallied(chosen: Tally, target: Ints, probs: Floats, unit: Ints, weights: Floats) -> Floats:
+    cells = chosen.cells(target, probs)
+    width = n_cells(probs)
+    counts = sum(tally(weights, unit, cells[:, m], width) for m in range(cells.shape[1]))
+    return chosen.finish(np.asarray(counts), probs.shape[1])
+
+
+def _mean_area(target: Ints, probs: Floats, unit: Ints, weights: Floats) -> Floats:
+    areas = np.stack(
+        [
+            _areas(target == c, np.ascontiguousarray(probs[:, c]), unit, 1.0, weights)
+            for c in np.unique(target)
+        ]
+    )  # (classes, R)
+    defined = np.isfinite(areas)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(defined, areas, 0.0).sum(axis=0) / defined.sum(axis=0)
+    return mean
+
+
+def _areas(
+    is_positive: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    score: Floats,
+    unit: Ints,
+    max_miss: float,
+    weights: Floats,
+) -> Floats:
+    """ROC areas of all replicates: weighted positives as steps, weighted negatives as heights."""
+    cutoffs, step = np.unique(score[is_positive], return_inverse=True)
+    if not len(cutoffs):
+        return np.full(len(weights), np.nan)
+    weight = tally(weights, unit[is_positive], step.ravel(), len(cutoffs))  # (R, K)
+    positives = weight.sum(axis=1)
+    kept = _n_kept(weight, positives, max_miss)
+    cutoffs, weight = cutoffs[:kept], weight[:, :kept]
+
+    negative, unit = score[~is_positive], unit[~is_positive]
+    sums = tally(weights, unit, places(cutoffs, negative), 2 * kept + 1)
+    below, tied = below_and_tied(sums)
+    return step_area(
+        weight, below, tied, positives=positives, negatives=sums.sum(axis=1), max_miss=max_miss
+    )
+
+
+def _n_kept(weight: Floats, positives: Floats, max_miss: float) -> int:
+    """Cutoffs that any replicate needs to reach `max_miss`."""
+    share = np.cumsum(weight, axis=1) / np.maximum(positives, 1.0)[:, None]
+    return n_needed(share.min(axis=0), max_miss)

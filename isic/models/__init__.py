@@ -1,0 +1,1 @@
+"""Plain networks: batch -> logits. They know nothing of losses, folds or Lightning."""

@@ -1,0 +1,181 @@
+"""From a raw archive to what training reads: index, split file, pack. No torch.
+
+Every consumer of folds goes through `make_split` and reads the same CSV, so that image models and
+stackers cannot disagree. Where something is absent it is made, and its place is logged.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from isic.errors import ConfigError, DataError, first_five
+from isic.images.pack import build_pack
+from isic.images.packfile import Pack
+from isic.index.schema import Index, index_hash
+from isic.split.grouped import assign_folds, subsample_groups
+from isic.split.split_file import read_split, split_hash, split_path, write_split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """The keys of conf/split: number of folds, seed, or a given CSV (image_id, group, fold)."""
+
+    n_folds: int = 5
+    seed: int = 0
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split file: its path, its content's hash, and its table (image_id, group, fold)."""
+
+    path: Path
+    hash: str
+    table: pd.DataFrame
+
+    @property
+    def n_folds(self) -> int:
+        """Folds that validate: -1 and -2 do not."""
+        return int(self.table["fold"].max()) + 1
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """Where pixels come from and what happens to those that cannot be had.
+
+    cache: `bytes` (packed JPEG) or `pixels` (decoded to the training size, where it fits).
+    resize: Side in pixels to re-encode to while packing; None keeps the original bytes.
+    on_bad_image: `error` names them; `skip` leaves them out of training and counts them.
+    missing_images: `error`, or `drop` the rows that have no image file.
+    """
+
+    cache_root: Path
+    cache: str = "bytes"
+    resize: int | None = None
+    on_bad_image: str = "error"
+    missing_images: str = "error"
+
+    def __post_init__(self) -> None:
+        """Refuse values that are not choices."""
+        for key, choices in (
+            ("cache", ("bytes", "pixels")),
+            ("on_bad_image", ("error", "skip")),
+            ("missing_images", ("error", "drop")),
+        ):
+            if getattr(self, key) not in choices:
+                raise ConfigError(
+                    f"data.{key}: expected {' or '.join(choices)}, got {getattr(self, key)}"
+                )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Index rows 0..N-1 and the pack that holds their images, row by row."""
+
+    table: pd.DataFrame
+    pack: Pack
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """Which rows have an image that decodes, (N,)."""
+        return np.asarray(self.pack.status == 0)
+
+
+def make_split(
+    index: Index, options: SplitOptions, *, runs_root: Path, fraction: float = 1.0
+) -> Split:
+    """Read the split file of these rows and options, or make it.
+
+    fraction: Share of groups to keep, stratified; kept rows have the folds of the full split.
+
+    Raises:
+        DataError: A given file that does not cover the archive's training rows.
+    """
+    train = index.table[index.table["split"] == "train"]
+    if options.file is not None:
+        path = Path(options.file)
+        if not path.exists():
+            raise DataError(f"split.file: no such file: {path.resolve()}")
+    else:
+        path = split_path(
+            runs_root,
+            archive=index.info.name,
+            method="grouped",
+            n_folds=options.n_folds,
+            seed=options.seed,
+            index_hash=index_hash(index.table),
+            fraction=fraction,
+        )
+    if not path.exists():
+        fold = assign_folds(train, n_folds=options.n_folds, seed=options.seed)
+        if fraction < 1:
+            kept = subsample_groups(train, fold, fraction=fraction, seed=options.seed)
+            train, fold = train[kept], fold[kept]
+        write_split(path, train, fold)
+        log.info("split: wrote %s", path)
+    table = read_split(path)
+    unknown = table.loc[~table["image_id"].isin(train["image_id"]), "image_id"]
+    if len(unknown):
+        raise DataError(
+            f"{path}: {len(unknown)} of {len(table)} image ids are not training rows of the "
+            f"archive: {first_five(unknown)}. Give the split file of this archive, or none."
+        )
+    return Split(path, split_hash(path), table)
+
+
+def fold_rows(index: Index, split: Split) -> pd.DataFrame:
+    """The training rows that the split names, with their `group` and `fold`, in index order."""
+    train = index.table[index.table["split"] == "train"]
+    return train.merge(split.table, on="image_id", how="inner").reset_index(drop=True)
+
+
+def load_rows(index: Index, table: pd.DataFrame, pixels: PixelOptions, *, image_size: int) -> Rows:
+    """Pack the images of `table`'s rows, where they are not packed yet, and say what is wrong.
+
+    Raises:
+        DataError: Rows without an image, or with one that does not decode, unless told otherwise.
+    """
+    absent = table["image"].isna()
+    if absent.any():
+        message = (
+            f"{int(absent.sum())} of {len(table)} rows have no image under {index.root}: "
+            f"{first_five(table.loc[absent, 'image_id'])}"
+        )
+        if pixels.missing_images == "error":
+            raise DataError(
+                f"{message}. Download them ({index.info.download}), or train on the rest with "
+                "data.missing_images=drop."
+            )
+        if absent.all():
+            raise DataError(f"{message}; nothing is left to train on")
+        log.warning("%s; dropped", message)
+        table = table[~absent].reset_index(drop=True)
+    pack = build_pack(
+        index.root,
+        table["image"].tolist(),
+        cache_root=pixels.cache_root,
+        resize=pixels.resize,
+        pixels=image_size if pixels.cache == "pixels" else None,
+    )
+    rows = Rows(table, pack)
+    _report_bad(rows, pixels.on_bad_image)
+    return rows
+
+
+def _report_bad(rows: Rows, on_bad_image: str) -> None:
+    bad = np.flatnonzero(~rows.readable).tolist()
+    if len(bad) == 0:
+        return
+    named = first_five(f"{rows.table['image_id'].iat[i]} ({rows.pack.reason(i)})" for i in bad)
+    message = f"{len(bad)} of {len(rows.table)} images cannot be read: {named}"
+    if on_bad_image == "error":
+        raise DataError(
+            f"{message}. Download these again, or go on without them with data.on_bad_image=skip."
+        )
+    log.warning("%s; left out of training, status=unreadable in predictions", message)

@@ -1,0 +1,1 @@
+"""Pages for people: pictures and tables of finished predictions. No torch."""

@@ -1,0 +1,156 @@
+"""A run's identity, folder, state and lock.
+
+A run is one fit of one fold, in `<runs root>/<name>/fold<k>/`; a name's folds share its folder.
+The name defaults to `<data>-<model>-<hash6>`, where the hash covers everything that changes what is
+learnt: the resolved config without the keys of `NEUTRAL`, and the rows of the archive.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from isic.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+NEUTRAL = (
+    "name fold overwrite paths logger callbacks.progress "
+    "data.root data.num_workers data.cache data.on_bad_image "
+    "trainer.accelerator trainer.devices trainer.num_nodes trainer.precision trainer.compile "
+    "trainer.channels_last trainer.deterministic split.file"
+).split()
+"""Keys that say where and on what a run is made, not what it learns."""
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of a nested config: `{"optim": {"lr": 1}}` -> `{"optim.lr": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of a config when the `NEUTRAL` keys are taken out, flat."""
+
+    def neutral(key: str) -> bool:
+        return any(key == n or key.startswith(f"{n}.") for n in NEUTRAL)
+
+    return {k: v for k, v in sorted(flatten(config).items()) if not neutral(k)}
+
+
+def run_name(config: Mapping[str, Any], *, data: str, model: str, index_hash: str) -> str:
+    """The given name, or `<data>-<model>-<hash6>`."""
+    if config.get("name"):
+        name = str(config["name"])
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ConfigError(f"name: expected letters, digits, '.', '_' and '-', got {name!r}")
+        return name
+    text = json.dumps([identity(config), index_hash], sort_keys=True, default=str)
+    return f"{data}-{model}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`<runs root>/<name>/fold<k>`: what stands in it, and who may write to it."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def score_file(self) -> Path:
+        return self.path / "score.json"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def finished(self) -> bool:
+        """Everything was written; the score comes last."""
+        return self.score_file.exists()
+
+    def score(self) -> dict[str, Any]:
+        """The contents of `score.json`."""
+        score: dict[str, Any] = json.loads(self.score_file.read_text())
+        return score
+
+    def claim(self, config: Mapping[str, Any], index_hash: str) -> None:
+        """Write `config.yaml`, or refuse a folder that holds another experiment.
+
+        Raises:
+            ConfigError: The stored config or archive differs; names each differing key.
+        """
+        entry = {**config, "index_hash": index_hash}
+        if self.config_file.exists():
+            stored = yaml.safe_load(self.config_file.read_text())
+            if changed := differing(stored, entry):
+                raise ConfigError(
+                    f"{self.path} holds another experiment: {'; '.join(changed)}. "
+                    "Give another name=..., or overwrite=true to throw that one away."
+                )
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.config_file, yaml.safe_dump(entry, sort_keys=False))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One process writes to a run; others wait, and say so. The lock dies with its holder."""
+        with waiting_lock(self.path / ".lock", f"another process is training {self.path}"):
+            yield
+
+
+def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """`key: stored -> wanted` for each key that changes what is learnt."""
+    a, b = identity(stored), identity(wanted)
+    return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in sorted(a | b) if a.get(k) != b.get(k)]
+
+
+@contextmanager
+def waiting_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`; wait for its holder and say so once."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(path))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting: %s", what)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: temporary name in the same folder, fsync, rename."""
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

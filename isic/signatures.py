@@ -1,0 +1,51 @@
+"""Every `_target_` of a config is bound to its signature before any data is touched."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from isic.errors import ConfigError
+
+SUPPLIED = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+
+
+def check_signatures(config: Any, path: str = "") -> None:
+    """Walk a plain config; refuse a key that its target does not take.
+
+    Raises:
+        ConfigError: Names the key, the target and the nearest argument.
+    """
+    if isinstance(config, Mapping):
+        if "_target_" in config:
+            _check_node(config, path)
+        for key, value in config.items():
+            check_signatures(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(config, list):
+        for i, value in enumerate(config):
+            check_signatures(value, f"{path}.{i}")
+
+
+def locate(name: str) -> Any:
+    """`package.module.attribute` as an object."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"_target_: {name} cannot be imported: {error}") from None
+
+
+def _check_node(node: Mapping[str, Any], path: str) -> None:
+    target = locate(node["_target_"])
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # some classes of C extensions have no signature
+        return
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for key in node:
+        if key not in SUPPLIED and key not in parameters:
+            near = difflib.get_close_matches(str(key), list(parameters), n=2, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigError(f"{path}.{key}: {node['_target_']} takes no such argument.{hint}")

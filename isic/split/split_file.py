@@ -1,0 +1,104 @@
+"""The split as a file: `image_id,group,fold`, one line per labelled train row, sorted by id.
+
+Every consumer reads this file, so that image models and stackers cannot disagree; its hash goes
+into each checkpoint and predictions table.
+Fold: 0..k-1; -1 = never used; -2 = trains in every fold and never validates.
+Trap: with `fraction` below 1 the file holds the kept rows only, in the folds of the full split.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from isic.errors import DataError, first_five
+from isic.split.grouped import group_of
+
+COLUMNS = ["image_id", "group", "fold"]
+
+
+def split_path(
+    runs_root: Path,
+    *,
+    archive: str,
+    method: str,
+    n_folds: int,
+    seed: int,
+    index_hash: str,
+    fraction: float = 1.0,
+) -> Path:
+    """Say where a split lies: `splits/<archive>-<method>-k<k>-seed<s>-<hash>[-f0.1].csv`."""
+    name = f"{archive}-{method}-k{n_folds}-seed{seed}-{index_hash[:6]}"
+    if fraction < 1:
+        name += f"-f{fraction:g}"
+    return Path(runs_root) / "splits" / f"{name}.csv"
+
+
+def write_split(path: Path, table: pd.DataFrame, fold: pd.Series) -> None:
+    """Write the rows of `fold`, atomically: a reader sees the whole file or none."""
+    rows = table.loc[fold.index]
+    frame = pd.DataFrame(
+        {"image_id": rows["image_id"], "group": group_of(rows), "fold": fold.astype("int64")}
+    ).sort_values("image_id")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            frame.to_csv(file, index=False, lineterminator="\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes it private; a split is for everyone who may read the folder.
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_split(path: Path) -> pd.DataFrame:
+    """Read `image_id, group` (str) and `fold` (int64). Raises DataError with what is wrong."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no split file {path.absolute()}; check split.file, or leave it unset")
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a split file: {error}") from error
+    if missing := [c for c in COLUMNS if c not in frame]:
+        raise DataError(
+            f"{path} must hold the columns {', '.join(COLUMNS)}, lacks {', '.join(missing)}"
+        )
+    twice = frame["image_id"][frame["image_id"].duplicated()]
+    if len(twice):
+        raise DataError(f"{path} names {len(twice)} image_ids twice: {first_five(twice)}")
+    fold = pd.to_numeric(frame["fold"], errors="coerce")
+    bad = ~(fold >= -2) | (fold % 1 != 0)
+    if bad.any():
+        named = first_five(frame["image_id"][bad])
+        raise DataError(f"{path}: fold must be 0, 1, ... (or -1, -2), got others at {named}")
+    return frame[COLUMNS].assign(fold=fold.astype("int64"))
+
+
+def split_hash(path: Path) -> str:
+    """Return 12 hex digits over the file's bytes."""
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=6).hexdigest()
+
+
+def fold_of(table: pd.DataFrame, split: pd.DataFrame) -> pd.Series:
+    """Join a split to an index: int64 `fold` on the labels of the rows that the split names.
+
+    Raises DataError where the split names ids that the table lacks: it belongs to other data.
+    """
+    place = pd.Series(table.index, index=table["image_id"])
+    unknown = split["image_id"][~split["image_id"].isin(place.index)]
+    if len(unknown):
+        raise DataError(
+            f"the split must belong to this index, got {len(unknown)} ids that it lacks: "
+            f"{first_five(unknown)}; make a new split or point data.root at its archive"
+        )
+    labels = place.loc[split["image_id"]].to_numpy()
+    fold = pd.Series(split["fold"].to_numpy(), index=labels, name="fold")
+    return fold.loc[table.index.intersection(fold.index)]

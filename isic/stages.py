@@ -1,0 +1,115 @@
+"""The table side, composed: the verbs of `python -m isic`. No torch is imported here or below."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from isic.assemble import assemble_run
+from isic.errors import DataError, IsicError
+from isic.index.integrity import check_archive
+from isic.predictions import read_score
+from isic.prepare import SplitOptions
+from isic.signatures import locate
+
+log = logging.getLogger(__name__)
+
+
+def synth(cfg: DictConfig) -> str:
+    """Write a generated archive to `data.root`."""
+    root = Path(cfg.data.root).resolve()
+    if root.exists() and any(root.iterdir()):
+        raise DataError(f"data.root: expected an empty or absent folder, {root} holds files")
+    write = locate(cfg.generator["_target_"])
+    size = cfg.image_size
+    write(
+        root,
+        n_images=cfg.n_images,
+        n_test=cfg.n_test,
+        seed=cfg.seed,
+        size_range=(size, size) if size else (61, 239),
+        images=cfg.images,
+    )
+    log.info("%s: %d training and %d test images", root, cfg.n_images, cfg.n_test)
+    return str(root)
+
+
+def check(cfg: DictConfig) -> str:
+    """Check an archive; raises DataError naming what is wrong."""
+    index = instantiate(cfg.data.index)(Path(cfg.data.root))
+    report = check_archive(index)
+    for line in report["lines"]:
+        log.info(line)
+    if report["errors"]:
+        raise DataError("\n".join(report["errors"]))
+    return "no errors"
+
+
+def runs(cfg: DictConfig) -> None:
+    """Print every run, best score first; a run whose folds are all done is put together first."""
+    root = Path(cfg.paths.runs)
+    rows = []
+    for folder in sorted(p for p in root.glob("*") if list(p.glob("fold*/config.yaml"))):
+        rows.append(_row(folder))
+    if not rows:
+        log.info("no runs under %s", root.resolve())
+        return
+    rows.sort(key=lambda row: (-row["sort"], row["run"]))
+    _print(rows)
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    """One line of the table of runs."""
+    folds = sorted(folder.glob("fold*/config.yaml"))
+    config = yaml.safe_load(folds[0].read_text())
+    score = _score(folder, config)
+    done = [p.parent for p in folds if (p.parent / "score.json").exists()]
+    row = {
+        "run": folder.name,
+        "score": "unfinished",
+        "sort": float("-inf"),
+        "minutes": "",
+        "GB": "",
+        "folds": f"{len(done)}/{len(folds)}",
+        "seeds": config["seed"],
+    }
+    if score is None:
+        return row
+    name, value = next(iter(score["metrics"].items()), ("", None))
+    if value and value["value"] is not None:
+        row["sort"] = value["value"]
+        row["score"] = f"{name} {value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+    else:
+        row["score"] = "not scored"
+    row["minutes"] = f"{score['seconds'] / 60:.1f}"
+    row["GB"] = f"{score['peak_memory_mb'] / 1024:.1f}"
+    return row
+
+
+def _score(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The run's score: as it stands, put together now, or of its one finished fold."""
+    if (folder / "score.json").exists():
+        return read_score(folder / "score.json")
+    singles = sorted(folder.glob("fold*/score.json"))
+    options = SplitOptions(**{k: v for k, v in config["split"].items() if k != "_target_"})
+    if len([p for p in singles if p.parent.name != "foldall"]) >= options.n_folds:
+        try:
+            index = instantiate(config["data"]["index"])(Path(config["data"]["root"]))
+            metrics = instantiate(config["metrics"]["functions"])
+            return assemble_run(folder, index, metrics, n_folds=options.n_folds)
+        except IsicError as error:
+            log.warning("%s could not be put together: %s", folder, error)
+    return read_score(singles[0]) if singles else None
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    columns = ("run", "score", "folds", "seeds", "minutes", "GB")
+    width = {c: max(len(c), *(len(str(r[c])) for r in rows)) for c in columns}
+    lines = ["  ".join(f"{c:<{width[c]}}" for c in columns)]
+    lines += ["  ".join(f"{r[c]!s:<{width[c]}}" for c in columns) for r in rows]
+    for line in lines:
+        log.info(line.rstrip())

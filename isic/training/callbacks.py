@@ -1,0 +1,223 @@
+"""Callbacks of a run: averaged weights, exact resume, checkpoints, progress.
+
+Lightning 2.6 traps that are answered here: `save_last` is not last (two ModelCheckpoints instead);
+resume is not exact (the seed of each epoch is set from its number); SIGTERM ends with exit code 0
+(our handler is put back after Lightning's).
+"""
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+    RichProgressBar,
+    WeightAveraging,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CallbackOptions:
+    """The keys of conf/callbacks.
+
+    ema_decay: Decay of the averaged weights, or None for none.
+    early_stopping: Epochs without a better monitored metric, or None.
+    progress: `auto` (bar on a terminal, else one line an epoch), `bar`, `lines` or `none`.
+    """
+
+    ema_decay: float | None = 0.999
+    early_stopping: int | None = None
+    progress: str = "auto"
+
+    def build(
+        self, checkpoints: Path, *, monitor: str | None, mode: str, seed: int
+    ) -> list[Callback]:
+        """All callbacks of one fit; `monitor` is None where nothing is validated."""
+        callbacks: list[Callback] = [EpochSeed(seed), Stopwatch(), OwnSigterm()]
+        if self.ema_decay is not None:
+            callbacks.append(ExponentialAverage(self.ema_decay))
+        if monitor and self.early_stopping:
+            callbacks.append(
+                EarlyStopping(monitor, mode=mode, patience=self.early_stopping, check_finite=False)
+            )
+        bar = self.progress == "bar" or (self.progress == "auto" and sys.stderr.isatty())
+        if bar:
+            callbacks.append(SpeedBar())
+        elif self.progress != "none":
+            callbacks.append(EpochLine())
+        return callbacks + checkpoint_callbacks(checkpoints, monitor=monitor, mode=mode)
+
+
+def checkpoint_callbacks(folder: Path, *, monitor: str | None, mode: str) -> list[Callback]:
+    """`best.ckpt` by the monitored metric and `last.ckpt` after every epoch, in this order.
+
+    The order matters: the last checkpoint then holds the best one's score.
+    """
+    fixed: dict[str, Any] = {
+        "dirpath": folder,
+        "save_top_k": 1,
+        "every_n_epochs": 1,
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
+    }
+    last = ModelCheckpoint(filename="last", monitor=None, **fixed)
+    if monitor is None:
+        return [last]
+    return [FixedNameBest(filename="best", monitor=monitor, mode=mode, **fixed), last]
+
+
+class FixedNameBest(ModelCheckpoint):
+    """The best checkpoint under one name; a NaN metric counts as worst instead of as best."""
+
+    def _save_topk_checkpoint(self, trainer: pl.Trainer, candidates: dict[str, Any]) -> None:
+        value = candidates.get(str(self.monitor))
+        if value is None or not bool(torch.isfinite(torch.as_tensor(value))):
+            return
+        super()._save_topk_checkpoint(trainer, candidates)
+
+
+class ExponentialAverage(WeightAveraging):
+    """Exponential moving average of weights and buffers, from the first step on.
+
+    The decay warms up as min(decay, (1 + n) / (10 + n)), so that short trainings are not stuck at
+    their initial weights. Validation, checkpoints and scores use the averaged weights.
+    """
+
+    def __init__(self, decay: float) -> None:
+        @torch.no_grad()
+        def average(averaged: Any, current: Any, n_averaged: Any) -> None:
+            n = int(n_averaged)
+            weight = 1 - min(decay, (1 + n) / (10 + n))
+            if torch.is_floating_point(averaged[0]):
+                torch._foreach_lerp_(averaged, current, weight)
+            else:  # counters of batch norm
+                for mine, theirs in zip(averaged, current, strict=True):
+                    mine.copy_(theirs)
+
+        super().__init__(use_buffers=True, multi_avg_fn=average)
+
+
+class EpochSeed(Callback):
+    """Dropout, drop path and the like draw from (seed, epoch), also after a resume."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed torch for this epoch and rank."""
+        torch.manual_seed(self.seed + 1_000_003 * trainer.current_epoch + trainer.global_rank)
+
+
+class OwnSigterm(Callback):
+    """Put back the handler that Lightning replaced: leave at once, with exit code 143."""
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the handler that stood when the callbacks were built."""
+        if callable(self.handler):
+            signal.signal(signal.SIGTERM, self.handler)
+
+
+class Stopwatch(Callback):
+    """Seconds spent in training and in validation, images trained on, peak memory."""
+
+    def __init__(self) -> None:
+        self.train_seconds = self.validation_seconds = 0.0
+        self.images = 0
+        self._epoch_start = self._validation_start = 0.0
+        self._validated = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of an epoch."""
+        self._epoch_start, self._validated = time.perf_counter(), 0.0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count images over all ranks."""
+        self.images += len(batch["row"]) * trainer.world_size
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop counting for training."""
+        self._validation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count for validation."""
+        if not trainer.sanity_checking:
+            self._validated += time.perf_counter() - self._validation_start
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Book the epoch."""
+        self.validation_seconds += self._validated
+        self.train_seconds += time.perf_counter() - self._epoch_start - self._validated
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second, validation not counted."""
+        return self.images / self.train_seconds if self.train_seconds else 0.0
+
+
+def speed(trainer: pl.Trainer) -> str:
+    """Images a second of the epoch that runs, from the run's stopwatch."""
+    watch = next((c for c in _callbacks(trainer) if isinstance(c, Stopwatch)), None)
+    return f"{watch.images_per_second:.0f}" if watch else "?"
+
+
+def _callbacks(trainer: pl.Trainer) -> Sequence[Callback]:
+    return list(trainer.callbacks)  # type: ignore[attr-defined]
+
+
+class SpeedBar(RichProgressBar):
+    """Rich progress bar that also shows images a second."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10)
+        self._images, self._since = 0, 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restart the speed."""
+        super().on_train_epoch_start(trainer, pl_module)
+        self._images, self._since = 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count images."""
+        self._images += len(batch["row"]) * trainer.world_size
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Lightning's metrics without its version number, with the speed."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        elapsed = time.perf_counter() - self._since
+        return {"img/s": f"{self._images / elapsed:.0f}" if elapsed else "-", **metrics}
+
+
+class EpochLine(Callback):
+    """One log line an epoch, for logs and CI: `epoch 3/10  train/loss 0.31  val/auc 0.82`."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the line on the first rank."""
+        if trainer.is_global_zero:
+            metrics = "  ".join(f"{k} {float(v):.4f}" for k, v in trainer.callback_metrics.items())
+            log.info(
+                "epoch %d/%s  %s  %s img/s",
+                trainer.current_epoch + 1,
+                trainer.max_epochs,
+                metrics,
+                speed(trainer),
+            )

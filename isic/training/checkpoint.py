@@ -1,0 +1,141 @@
+"""Checkpoints: written whole or not at all, read without running code.
+
+A checkpoint carries the network's arguments, classes, archive, split hash and resolved config, so
+`load(path)` needs nothing else. Only `weights_only=True` reads happen here.
+"""
+
+import importlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import nn
+
+from isic.errors import CheckpointError, IsicError
+from isic.training.losses import Objective
+from isic.training.module import LesionClassifier
+
+log = logging.getLogger(__name__)
+
+PREFIX = ".tmp-"
+RECORD = ("config", "info", "split_hash", "index_hash")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Temporary name in the same folder, fsync, rename; a full disk leaves the old file whole.
+
+    Lightning writes to `$TMPDIR` and moves, which across file systems is a copy that can tear.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write `checkpoint` to `path`."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{PREFIX}{os.getpid()}-{target.name}")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except (OSError, RuntimeError) as error:
+            # torch reports a full disk as RuntimeError from its zip writer
+            raise IsicError(
+                f"{target} could not be written: {error}. The checkpoint before it is whole; "
+                "free some space and type the same command again."
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint; never runs code from it."""
+        return read(Path(path))
+
+
+def remove_litter(folder: Path) -> None:
+    """Delete what a killed writer left; call it only while holding the run's lock."""
+    for path in folder.glob(f"{PREFIX}*"):
+        log.info("removed %s, which an interrupted process left half written", path)
+        path.unlink(missing_ok=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The checkpoint's dictionary, on the CPU.
+
+    Raises:
+        CheckpointError: No such file, not a checkpoint, torn, or with code inside.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint: no such file: {path.resolve()}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint of plain tensors (weights_only=True): "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    if not isinstance(checkpoint, dict) or "isic" not in checkpoint:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this framework: expected a key 'isic'. "
+            "To start from its weights use model.pretrained=PATH."
+        )
+    return checkpoint
+
+
+def load(
+    path: Path, *, classes: tuple[str, ...] | None = None, trust: bool = False
+) -> LesionClassifier:
+    """Rebuild the classifier that wrote `path`; its weights are the averaged ones where EMA was on.
+
+    Raises:
+        CheckpointError: See `read`; other classes than asked for; weights that do not fit.
+    """
+    checkpoint = read(path)
+    record = checkpoint["isic"]
+    if classes is not None and tuple(record["classes"]) != tuple(classes):
+        raise CheckpointError(
+            f"{path} predicts {len(record['classes'])} classes ({', '.join(record['classes'])}), "
+            f"the archive has {len(classes)} ({', '.join(classes)})"
+        )
+    network = _network_class(record["network_class"], trust)(
+        **{**record["network"], "pretrained": False}
+    )
+    classifier = LesionClassifier(
+        network,
+        classes=record["classes"],
+        objective=Objective(nn.Identity(), activation=record["activation"]),
+        record={k: record[k] for k in RECORD if k in record},
+    )
+    load_weights(classifier, checkpoint, path)
+    return classifier
+
+
+def load_weights(classifier: LesionClassifier, checkpoint: dict[str, Any], path: Path) -> None:
+    """Strict load of the network's part of a checkpoint, naming the keys that differ."""
+    state = {
+        k.removeprefix("network."): v
+        for k, v in checkpoint["state_dict"].items()
+        if k.startswith("network.")
+    }
+    try:
+        classifier.network.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit its own architecture: {error}") from None
+
+
+def _network_class(name: str, trust: bool) -> Any:
+    """Import the network's class; only this package's own, unless the user trusts the file."""
+    module, _, attribute = name.rpartition(".")
+    if not module.startswith("isic.models") and not trust:
+        raise CheckpointError(
+            f"the checkpoint wants the class {name}, which is not of isic.models; "
+            "if you trust the file, add trust=true"
+        )
+    return getattr(importlib.import_module(module), attribute)

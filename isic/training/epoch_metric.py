@@ -1,0 +1,78 @@
+"""What an epoch's batches said, gathered over all ranks and ordered by row: the input of metrics.
+
+Metrics are computed once on the whole epoch in float64, never averaged over batches. Rows that a
+rank saw twice (padding to equal batch counts) count once.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from isic.training.losses import probabilities
+
+log = logging.getLogger(__name__)
+
+Metric = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
+
+
+@dataclass
+class EpochOutputs:
+    """Collects (row, target, logits) of each batch; `gather` empties it."""
+
+    row: list[Tensor] = field(default_factory=list)
+    target: list[Tensor] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+
+    def add(self, batch: Mapping[str, Tensor], logits: Tensor) -> None:
+        """Keep one batch: row (B,), target (B,), logits (B, K)."""
+        self.row.append(batch["row"])
+        self.target.append(batch["target"])
+        self.logits.append(logits.detach().float())
+
+    def gather(self, activation: str) -> "Epoch":
+        """All ranks' rows, each once, in row order. Every rank gets the same answer."""
+        row, target, logits = (torch.cat(part) for part in (self.row, self.target, self.logits))
+        self.row, self.target, self.logits = [], [], []
+        row, target, logits = (_all_ranks(t) for t in (row, target, logits))
+        rows, first = np.unique(row.cpu().numpy(), return_index=True)
+        probs = probabilities(logits.cpu(), activation).numpy()[first]
+        return Epoch(rows, target.cpu().numpy()[first], probs)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """row (N,) sorted and unique, target (N,) with -1 where unlabelled, probs (N, C) float64."""
+
+    row: NDArray[np.int64]
+    target: NDArray[np.int64]
+    probs: NDArray[np.float64]
+
+    def score(self, metrics: Mapping[str, Metric]) -> dict[str, float]:
+        """Each metric over the labelled rows; NaN, its reason logged, where it is undefined."""
+        labelled = self.target >= 0
+        target, probs = self.target[labelled], self.probs[labelled]
+        if not np.isfinite(probs).all():
+            log.warning("the network gave probabilities that are not finite; metrics are NaN")
+            return dict.fromkeys(metrics, float("nan"))
+        scores = {}
+        for name, metric in metrics.items():
+            try:
+                scores[name] = metric(target, probs)
+            except ValueError as error:
+                log.warning("%s is undefined: %s", name, error)
+                scores[name] = float("nan")
+        return scores
+
+
+def _all_ranks(tensor: Tensor) -> Tensor:
+    """Concatenate a tensor of equal shape over the ranks, where there are several."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)

@@ -1,0 +1,100 @@
+"""What a run is trained on: device, number of processes, precision, memory layout."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from isic.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """The keys of conf/trainer; `resolve` turns each `auto` into a fact.
+
+    devices: Number of processes on this machine, or `auto` for every GPU.
+    precision: Lightning's names; `auto` is bf16 where the GPU has it, else fp16 with a scaler,
+        and float32 on a CPU.
+    channels_last: Memory layout of images and convolutions; the loader's batches have it already.
+    """
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    num_nodes: int = 1
+    precision: str = "auto"
+    max_epochs: int = 10
+    gradient_clip_val: float | None = 1.0
+    accumulate_grad_batches: int = 1
+    sync_batchnorm: bool = False
+    channels_last: bool | str = "auto"
+    compile: bool = False
+    deterministic: bool | str = "warn"
+    check_val_every_n_epoch: int = 1
+    limit_train_batches: int | float = 1.0
+    limit_val_batches: int | float = 1.0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU is used; asking for one that is not there is an error."""
+        available = torch.cuda.is_available()
+        if self.accelerator == "gpu" and not available:
+            raise ConfigError(
+                "trainer.accelerator: expected a CUDA device, found none "
+                f"(torch {torch.__version__}). Use trainer=auto or trainer=cpu."
+            )
+        return available and self.accelerator in ("auto", "gpu")
+
+    @property
+    def n_devices(self) -> int:
+        """Processes on this machine."""
+        if self.devices == "auto":
+            return torch.cuda.device_count() if self.on_gpu else 1
+        wanted = int(self.devices)
+        if self.on_gpu and wanted > torch.cuda.device_count():
+            raise ConfigError(
+                f"trainer.devices: {wanted} GPUs asked for, {torch.cuda.device_count()} found"
+            )
+        return wanted
+
+    @property
+    def resolved_precision(self) -> str:
+        """Lightning's name of the precision."""
+        if self.precision != "auto":
+            return str(self.precision)
+        if not self.on_gpu:
+            return "32"
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if native else "16-mixed"
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `pytorch_lightning.Trainer`."""
+        from pytorch_lightning.strategies import DDPStrategy
+
+        world = self.n_devices * self.num_nodes
+        strategy: Any = DDPStrategy(process_group_backend=self.backend) if world > 1 else "auto"
+        return {
+            "accelerator": "gpu" if self.on_gpu else "cpu",
+            "devices": self.n_devices,
+            "num_nodes": self.num_nodes,
+            "strategy": strategy,
+            "precision": self.resolved_precision,
+            "max_epochs": self.max_epochs,
+            "gradient_clip_val": self.gradient_clip_val,
+            "accumulate_grad_batches": self.accumulate_grad_batches,
+            "sync_batchnorm": self.sync_batchnorm and world > 1,
+            "deterministic": self.deterministic,
+            "check_val_every_n_epoch": self.check_val_every_n_epoch,
+            "limit_train_batches": self.limit_train_batches,
+            "limit_val_batches": self.limit_val_batches,
+            "use_distributed_sampler": False,
+        }
+
+    @property
+    def backend(self) -> str:
+        """Process-group backend of DDP."""
+        return "nccl" if self.on_gpu else "gloo"
+
+    def describe(self) -> str:
+        """`1 x NVIDIA A100 (bf16-mixed)`."""
+        name = torch.cuda.get_device_name() if self.on_gpu else "CPU"
+        return f"{self.n_devices * self.num_nodes} x {name} ({self.resolved_precision})"

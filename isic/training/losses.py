@@ -1,0 +1,123 @@
+"""Losses, and the objective that binds one to an activation.
+
+Shapes: logits (B, K) float; target (B,) int class index. K = 1 for two classes under a sigmoid
+(the positive class is index 1), else K = number of classes.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Objective(nn.Module):
+    """A loss together with the activation that turns logits into probabilities.
+
+    `sigmoid`: the loss gets float targets of the logits' shape (one-hot); any
+    `torch.nn.BCEWithLogitsLoss`-like loss fits. `softmax`: the loss gets class indices; any
+    `torch.nn.CrossEntropyLoss`-like loss fits.
+    """
+
+    loss: nn.Module
+
+    def __init__(self, loss: nn.Module, *, activation: Literal["sigmoid", "softmax"]) -> None:
+        super().__init__()
+        self.loss = loss
+        self.activation = activation
+
+    def n_logits(self, n_classes: int) -> int:
+        """Outputs the network needs: 1 for two classes under a sigmoid."""
+        return 1 if self.activation == "sigmoid" and n_classes == 2 else n_classes
+
+    def balance(self, class_counts: Sequence[int]) -> None:
+        """Tell the loss how many training rows each class has, where it asks for them."""
+        if isinstance(self.loss, BinaryCrossEntropy):
+            self.loss.balance(class_counts)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Mean loss of a batch, a scalar."""
+        if self.activation == "softmax":
+            return torch.as_tensor(self.loss(logits, target))
+        return torch.as_tensor(self.loss(logits, one_hot(target, logits.shape[1]).to(logits.dtype)))
+
+
+def one_hot(target: Tensor, n_logits: int) -> Tensor:
+    """Class indices (B,) as 0/1 of shape (B, n_logits); one logit means P(class 1)."""
+    if n_logits == 1:
+        return target[:, None]
+    return functional.one_hot(target, n_logits)
+
+
+def probabilities(logits: Tensor, activation: str) -> Tensor:
+    """Logits (B, K) -> float64 (B, C), rows of two columns where K = 1.
+
+    float64, because a float32 sigmoid is 1.0 from logit 17 on and ranking metrics then see ties.
+    """
+    wide = logits.double()
+    if activation == "softmax":
+        return wide.softmax(dim=1)
+    positive = wide.sigmoid()
+    if wide.shape[1] == 1:
+        return torch.cat([(-wide).sigmoid(), positive], dim=1)
+    return positive
+
+
+class BinaryCrossEntropy(nn.Module):
+    """Binary cross-entropy on logits, optionally with weighted positives and soft labels.
+
+    pos_weight: Weight of a positive; `balanced` = negatives / positives of the training rows.
+    label_smoothing: Targets become `target * (1 - s) + s / 2`.
+    """
+
+    pos_weight: Tensor
+
+    def __init__(
+        self,
+        *,
+        pos_weight: float | Literal["balanced"] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.balanced = pos_weight == "balanced"
+        self.label_smoothing = label_smoothing
+        weight = 1.0 if pos_weight is None or pos_weight == "balanced" else float(pos_weight)
+        self.register_buffer("pos_weight", torch.tensor([weight]), persistent=False)
+
+    def balance(self, class_counts: Sequence[int]) -> None:
+        """Set the weight of positives from the class counts of the training rows."""
+        if self.balanced:
+            counts = torch.tensor(class_counts, dtype=torch.float32)
+            positives = counts[1:] if len(counts) == 2 else counts
+            weight = (counts.sum() - positives) / positives.clamp(min=1)
+            self.pos_weight = weight.to(self.pos_weight.device)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits and 0/1 targets (B, K) -> scalar."""
+        soft = target * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return functional.binary_cross_entropy_with_logits(
+            logits, soft, pos_weight=self.pos_weight.to(logits.dtype)
+        )
+
+
+class FocalLoss(nn.Module):
+    """Focal loss, Lin et al. 2017 (arXiv 1708.02002), eq. 5: `-alpha_t (1 - p_t)^gamma log p_t`.
+
+    alpha: Weight of positives, 1 - alpha of negatives; None = no weighting.
+    With `gamma=0, alpha=None` it is binary cross-entropy.
+    """
+
+    def __init__(self, *, gamma: float = 2.0, alpha: float | None = 0.25) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.alpha = alpha
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits and 0/1 targets (B, K) -> scalar."""
+        entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        p_true = torch.exp(-entropy)
+        loss = (1 - p_true) ** self.gamma * entropy
+        if self.alpha is not None:
+            loss = loss * (self.alpha * target + (1 - self.alpha) * (1 - target))
+        return loss.mean()

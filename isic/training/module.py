@@ -1,0 +1,138 @@
+"""The training loop as Lightning sees it: one step, three prefixes.
+
+`LesionClassifier` takes any network whose `forward(batch)` gives logits. The named classes only fix
+which network: `SingleImageClassifier("resnet18")` works in a notebook.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from isic.models.network import LesionNetwork
+from isic.training.epoch_metric import Epoch, EpochOutputs, Metric
+from isic.training.losses import BinaryCrossEntropy, Objective, probabilities
+from isic.training.optim import WarmupCosine
+from isic.training.tta import averaged_logits
+
+
+class LesionClassifier(pl.LightningModule):
+    """Binds a network, an objective, an optimizer and the epoch metrics.
+
+    network: `forward(batch) -> logits (B, K)`, K = `objective.n_logits(len(classes))`.
+    metrics: name -> `(target (N,), probs (N, C)) -> float`, logged as `val/<name>`.
+    record: Plain facts that travel in the checkpoint under `isic` (config, archive, split).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        classes: Sequence[str],
+        objective: Objective | None = None,
+        optim: WarmupCosine | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = tuple(classes)
+        self.objective = objective or Objective(BinaryCrossEntropy(), activation="sigmoid")
+        self.optim = optim or WarmupCosine(partial(torch.optim.AdamW, lr=3e-4, weight_decay=0.05))
+        self.metrics = dict(metrics or {})
+        self.record = dict(record or {})
+        self.tta = False  # predict the mean over eight flips and turns
+        self.epoch_outputs = EpochOutputs()
+        self.last_epoch: Epoch | None = None
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Probabilities (B, C), float64."""
+        return probabilities(self.network(batch), self.objective.activation)
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Loss of one batch; its outputs are kept for the epoch's metrics."""
+        self._step(batch, "val")
+
+    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Keep the outputs; `last_epoch` holds them all after the epoch."""
+        if self.tta:
+            logits = averaged_logits(self.network, batch, self.objective.activation)
+        else:
+            logits = self.network(batch)
+        self.epoch_outputs.add(batch, logits)
+
+    def _step(self, batch: Mapping[str, Tensor], split: str) -> Tensor:
+        logits = self.network(batch)  # (B, K)
+        loss: Tensor = self.objective(logits, batch["target"])
+        size = len(batch["target"])
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        if split == "val":
+            self.epoch_outputs.add(batch, logits)
+        return loss
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each metric once, over all ranks' rows."""
+        self.last_epoch = self.epoch_outputs.gather(self.objective.activation)
+        if self.trainer.sanity_checking:
+            return
+        for name, value in self.last_epoch.score(self.metrics).items():
+            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=True)
+
+    def on_predict_epoch_end(self) -> None:
+        """Gather what `predict_step` kept."""
+        self.last_epoch = self.epoch_outputs.gather(self.objective.activation)
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and schedule over the whole planned training."""
+        epochs = max(self.trainer.max_epochs or 1, 1)
+        steps = int(self.trainer.estimated_stepping_batches)
+        return self.optim.configure(self.network, total_steps=steps, epochs=epochs)
+
+    def on_fit_start(self) -> None:
+        """Tell the loss the class counts of the training rows."""
+        counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
+        if counts is not None:
+            self.objective.balance(counts)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `load` needs to rebuild the classifier without any config at hand."""
+        checkpoint["isic"] = {
+            **self.record,
+            "network": getattr(self.network, "arguments", {}),
+            "network_class": f"{type(self.network).__module__}.{type(self.network).__qualname__}",
+            "classes": list(self.classes),
+            "activation": self.objective.activation,
+        }
+
+
+class SingleImageClassifier(LesionClassifier):
+    """One image in, one diagnosis out: a timm backbone by name, every other argument as above."""
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnetv2_s.in21k_ft_in1k",
+        *,
+        classes: Sequence[str] = ("benign", "malignant"),
+        pretrained: bool | str = True,
+        image_size: int | None = None,
+        objective: Objective | None = None,
+        optim: WarmupCosine | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
+        objective = objective or Objective(BinaryCrossEntropy(), activation="sigmoid")
+        network = LesionNetwork(
+            backbone,
+            n_logits=objective.n_logits(len(classes)),
+            pretrained=pretrained,
+            image_size=image_size,
+        )
+        super().__init__(
+            network, classes=classes, objective=objective, optim=optim, metrics=metrics
+        )

@@ -1,0 +1,57 @@
+import h5py
+import numpy as np
+import pytest
+
+from isic.errors import DataError
+from isic.images.hdf5 import Hdf5Images, read_images
+
+
+@pytest.fixture
+def stored(tmp_path, tile):
+    """One file with the same bytes in every storage form that archives use."""
+    path, data = tmp_path / "images.hdf5", tile(5) + b"\0\0"  # numpy strips such a tail from |S
+    with h5py.File(path, "w") as file:
+        file["S"] = np.bytes_(tile(5))
+        file["V"] = np.void(data)
+        file["uint8"] = np.frombuffer(data, np.uint8)
+        file.create_dataset("chunked", data=np.frombuffer(data, np.uint8), chunks=(64,))
+        file.create_dataset("zipped", data=np.frombuffer(data, np.uint8), compression="gzip")
+        vector = file.create_dataset("vlen", (), h5py.vlen_dtype(np.uint8))
+        vector[()] = np.frombuffer(data, np.uint8)
+        text = file.create_dataset("vlen_string", (), h5py.string_dtype("ascii"))
+        text[()] = b"abc"
+        file.create_dataset("empty", data=np.zeros(0, np.uint8))
+        file.create_dataset("nul", data=np.bytes_(b"\0"), dtype="S1")
+    return path, data
+
+
+def test_every_storage_form_gives_the_bytes_as_stored(stored, tile):
+    path, data = stored
+    names = ["V", "uint8", "chunked", "zipped", "vlen"]
+    assert list(read_images(path, names)) == [data] * len(names)
+    assert list(read_images(path, ["S", "vlen_string"])) == [tile(5), b"abc"]
+
+
+def test_empty_strings_come_out_empty(stored):
+    assert list(read_images(stored[0], ["empty", "nul"])) == [b"", b""]
+
+
+def test_missing_ids_are_none_in_place(stored, tile):
+    assert list(read_images(stored[0], ["no", "S", "nor/this"])) == [None, tile(5), None]
+
+
+def test_length_is_the_number_of_ids(stored):
+    with Hdf5Images(stored[0]) as images:
+        assert len(images) == 9
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not HDF5", "truncated"])
+def test_a_file_that_is_no_hdf5_is_named(stored, tmp_path, content):
+    path = tmp_path / "broken.hdf5"
+    if content == "truncated":
+        whole = stored[0].read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"broken\.hdf5"):
+        Hdf5Images(path)

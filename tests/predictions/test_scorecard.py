@@ -1,0 +1,142 @@
+"""Scores of a predictions table, their line and their file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isic.errors import DataError
+from isic.metrics import balanced_accuracy, bootstrap_interval, roc_auc
+from isic.metrics.partial_auc import partial_auc
+from isic.predictions import read_score, score, score_line, write_score
+
+CLASSES = ("benign", "malignant")
+METRICS = {"pauc": partial_auc, "auc": roc_auc}
+
+
+def scored(n: int = 300, seed: int = 0, **columns) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    target = pd.array(rng.random(n) < 0.2, dtype="Int64")
+    malignant = 1 / (1 + np.exp(-rng.normal(size=n) - target.to_numpy(float)))
+    return pd.DataFrame(
+        {
+            "image_id": [f"ISIC_{i}" for i in range(n)],
+            "status": "ok",
+            "target": target,
+            "prob_benign": 1 - malignant,
+            "prob_malignant": malignant,
+            "patient_id": [f"IP_{i % 40}" for i in range(n)],
+            "lesion_id": None,
+            **columns,
+        }
+    )
+
+
+def score_of(frame: pd.DataFrame, **options):
+    given = {"classes": CLASSES, "metrics": METRICS, "n_replicates": 60}
+    return score(frame, **(given | options))
+
+
+def test_values_are_the_metrics_with_their_intervals() -> None:
+    frame = scored()
+    target, malignant = frame["target"].to_numpy(int), frame["prob_malignant"].to_numpy()
+    found = score_of(frame)
+    assert (found["n"], found["interval_over"]) == (300, "patient")
+    for name, metric in METRICS.items():
+        low, high = bootstrap_interval(
+            metric, target, malignant, group=frame["patient_id"], n_replicates=60
+        )
+        assert found["metrics"][name] == {
+            "value": metric(target, malignant),
+            "low": low,
+            "high": high,
+        }
+
+
+@pytest.mark.parametrize(
+    ("columns", "over"),
+    [
+        ({}, "patient"),
+        ({"patient_id": None, "lesion_id": "IL_1"}, "lesion"),
+        ({"patient_id": None}, "image"),
+    ],
+)
+def test_says_what_the_interval_is_over(columns, over) -> None:
+    assert score_of(scored(**columns))["interval_over"] == over
+    bare = scored().drop(columns=["patient_id", "lesion_id"])
+    assert score_of(bare)["interval_over"] == "image"
+
+
+def test_rows_without_a_patient_count_by_lesion_or_alone() -> None:
+    frame = scored(lesion_id=[f"IL_{i // 3}" for i in range(300)])
+    frame.loc[100:199, "patient_id"] = None
+    frame.loc[150:199, "lesion_id"] = None
+    named = frame["patient_id"].fillna(frame["lesion_id"]).fillna(frame["image_id"])
+    expected = score_of(frame.assign(patient_id=named))
+    assert score_of(frame) == expected
+
+
+def test_a_column_may_be_chosen() -> None:
+    frame = scored(site=np.arange(300) % 9)
+    assert score_of(frame, group="site")["interval_over"] == "site"
+    assert score_of(frame, group="image_id")["interval_over"] == "image"
+    with pytest.raises(DataError, match="no column 'hospital'"):
+        score_of(frame, group="hospital")
+
+
+def test_unlabelled_rows_are_left_out() -> None:
+    frame = scored()
+    frame.loc[:9, "target"] = pd.NA
+    assert score_of(frame)["n"] == 290
+    assert score_of(frame)["metrics"] == score_of(frame.loc[10:])["metrics"]
+    with pytest.raises(DataError, match="none of 10 predictions has a target"):
+        score_of(frame.loc[:9])
+
+
+def test_unreadable_rows_are_scored_with_the_fallback() -> None:
+    frame = scored()
+    frame.loc[:4, ["prob_benign", "prob_malignant"]] = np.nan
+    found = score_of(frame)
+    filled = frame["prob_malignant"].fillna(frame["prob_malignant"].mean())
+    assert found["n"] == 300
+    assert found["metrics"]["auc"]["value"] == pytest.approx(
+        roc_auc(frame["target"].to_numpy(int), filled.to_numpy())
+    )
+
+
+def test_undefined_metrics_are_null_with_a_reason(tmp_path: Path) -> None:
+    frame = scored()
+    frame["target"] = pd.array(np.zeros(300), dtype="Int64")
+    found = score_of(frame, metrics={"auc": roc_auc, "balanced_accuracy": balanced_accuracy})
+    assert "only one class" in found["metrics"]["auc"]["reason"]
+    assert "AUC undefined [undefined, undefined]" in score_line(found)
+    read = read_score(write_score(tmp_path / "score.json", found))
+    assert read["metrics"]["auc"]["value"] is None
+    assert read["metrics"]["balanced_accuracy"]["value"] is not None
+    assert score_line(read) == score_line(found)
+
+
+def test_missing_probabilities_are_named() -> None:
+    with pytest.raises(DataError, match=r"lack \['prob_melanoma'\]"):
+        score_of(scored(), classes=("benign", "melanoma"))
+
+
+def test_line_for_people() -> None:
+    numbers = {"value": 0.17123, "low": 0.16441, "high": 0.17808}
+    made = {"metrics": {"pauc": numbers}, "n": 401059, "interval_over": "patient"}
+    assert score_line(made) == "pAUC 0.1712 [0.1644, 0.1781] (patient bootstrap, n=401059)"
+    made["metrics"] = {"auc": numbers, "mine": numbers}
+    assert score_line(made).startswith("AUC 0.1712 [0.1644, 0.1781], mine 0.1712 [")
+
+
+def test_file_is_plain_json_and_keeps_what_a_run_adds(tmp_path: Path) -> None:
+    added = {"seconds": np.float32(3.5), "n_folds": np.int64(5), "gone": np.nan}
+    found = score_of(scored()) | added
+    path = write_score(tmp_path / "run" / "score.json", found)
+    read = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert (read["seconds"], read["n_folds"], read["gone"]) == (3.5, 5, None)
+    assert read["metrics"] == found["metrics"]
+    with pytest.raises(DataError, match="no readable score"):
+        read_score(tmp_path / "absent.json")
