@@ -15,9 +15,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch load
@@ -42,9 +43,8 @@ from isic.images.pack import Pack, build_pack
 SIZE, BATCH = 128, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PARTIAL_KEYS = 20_000  # of the pixel and resized packs: 1 GB as pixels
-# Batches a round: long enough to time (0.2 s and more), short enough to take turns often.
-BATCHES = {"h5 per item": 2, "h5 once": 5, "h5 once, cv2": 5}
-OUR_BATCHES = 32
+# Batches a turn: long enough to time (0.2 s and more), short enough to take turns often.
+OUR_BATCHES, SLOW_BATCHES = 32, {False: 5, True: 2}
 
 Measured = dict[str, list[float]]
 
@@ -52,9 +52,9 @@ Measured = dict[str, list[float]]
 class FloatPipeline(Dataset[Any]):
     """HDF5 -> Pillow -> albumentations -> normalised float32, opened once or for each item."""
 
-    def __init__(self, path: Path, ids: list[str], *, per_item: bool) -> None:
+    def __init__(self, path: Path, ids: list[str]) -> None:
         self.path, self.ids = path, ids
-        self.file = None if per_item else h5py.File(path, "r")
+        self.file: h5py.File | None = None
         self.transform = albumentations.Compose(
             [
                 albumentations.Resize(SIZE, SIZE),
@@ -65,6 +65,15 @@ class FloatPipeline(Dataset[Any]):
                 ToTensorV2(),
             ]
         )
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Keep the file open, its index in memory as deep in an epoch."""
+        with h5py.File(self.path, "r") as self.file:
+            for image_id in self.ids[:: max(len(self.ids) // 500, 1)]:
+                self.file[image_id][()]
+            yield
+        self.file = None
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
         if self.file is None:
@@ -91,33 +100,52 @@ class Order:
             yield batch.tolist() if self.epoch is None else (self.epoch, batch)
 
 
-def consume(loader: Any) -> None:
-    for _ in loader:
-        pass
+class Variant(NamedTuple):
+    """One way to load: `load(positions)`, timed inside `around()`."""
+
+    load: Callable[[np.ndarray], None]
+    batches: int = OUR_BATCHES
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
-def baseline(dataset: FloatPipeline) -> Callable[[np.ndarray], None]:
-    return lambda order: consume(DataLoader(dataset, batch_sampler=Order(order)))
+def baseline(dataset: FloatPipeline, *, per_item: bool) -> Variant:
+    """The float pipeline in a plain DataLoader.
+
+    The open handle is closed between turns: HDF5 shares an open file's index with every other
+    handle of the process, so that opening per item would cost almost nothing beside it.
+    """
+
+    def load(order: np.ndarray) -> None:
+        for _ in DataLoader(dataset, batch_sampler=Order(order)):
+            pass
+
+    around = nullcontext if per_item else dataset.opened
+    return Variant(load, SLOW_BATCHES[per_item], around)
 
 
-def ours(pack: Pack, *, normalize: bool = False) -> Callable[[np.ndarray], None]:
+def ours(pack: Pack, *, normalize: bool = False) -> Variant:
+    """The pack through LesionDataset, with the baselines' augmentations."""
     rows = np.arange(len(pack))
-    transform = FastAugment(SIZE, normalize=(MEAN, STD) if normalize else None)
+    stats = (MEAN, STD) if normalize else None
+    transform = FastAugment(SIZE, transpose=False, normalize=stats)
     dataset = LesionDataset(pack, rows, np.zeros_like(rows), transform=transform)
 
-    def epoch(order: np.ndarray) -> None:
+    def load(order: np.ndarray) -> None:
         sampler = Order(order % len(pack), epoch=0)
-        consume(DataLoader(dataset, batch_sampler=sampler, collate_fn=lambda batch: batch))
+        for _ in DataLoader(dataset, batch_sampler=sampler, collate_fn=lambda batch: batch):
+            pass
 
-    return epoch
+    return Variant(load)
 
 
-def decode_only(pack: Pack) -> Callable[[np.ndarray], None]:
-    def epoch(order: np.ndarray) -> None:
+def decode_only(pack: Pack) -> Variant:
+    """libjpeg-turbo on the packed bytes, at full size, nothing else."""
+
+    def load(order: np.ndarray) -> None:
         for row in (order % len(pack)).tolist():
             simplejpeg.decode_jpeg(pack.encoded(row))
 
-    return epoch
+    return Variant(load)
 
 
 def packs(keys: int) -> tuple[Path, list[str], dict[str, Pack]]:
@@ -148,12 +176,13 @@ def packs(keys: int) -> tuple[Path, list[str], dict[str, Pack]]:
     return root, ids, made
 
 
-def variants(keys: int) -> dict[str, Callable[[np.ndarray], None]]:
+def variants(keys: int) -> dict[str, Variant]:
+    """Everything that is measured, by name."""
     root, ids, made = packs(keys)
-    once = FloatPipeline(root / HDF5, ids, per_item=False)
+    slow = FloatPipeline(root / HDF5, ids)
     return {
-        "h5 per item": baseline(FloatPipeline(root / HDF5, ids, per_item=True)),
-        "h5 once": baseline(once),
+        "h5 per item": baseline(slow, per_item=True),
+        "h5 once": baseline(slow, per_item=False),
         "ours": ours(made["bytes"]),
         "ours float32": ours(made["bytes"], normalize=True),
         "decode": decode_only(made["bytes"]),
@@ -163,17 +192,20 @@ def variants(keys: int) -> dict[str, Callable[[np.ndarray], None]]:
     }
 
 
-def measure(calls: dict[str, Callable[[np.ndarray], None]], *, keys: int, rounds: int) -> Measured:
-    """Images a second of each variant in each round; a first round to warm up is not counted."""
+def measure(calls: dict[str, Variant], *, keys: int, rounds: int) -> Measured:
+    """Images a second of each variant in each round; a first round to warm up is not counted.
+
+    Each turn has positions of its own: on those of the turn before, memory would be warm.
+    """
     rates: Measured = {name: [] for name in calls}
     rng = np.random.default_rng(0)
     for _ in range(rounds + 1):
-        order = rng.permutation(keys)
-        for name, call in calls.items():
-            count = min(BATCHES.get(name, OUR_BATCHES) * BATCH, keys)
-            start = time.perf_counter()
-            call(order[:count])
-            rates[name].append(count / (time.perf_counter() - start))
+        for name, variant in calls.items():
+            order = rng.integers(0, keys, variant.batches * BATCH)
+            with variant.around():
+                start = time.perf_counter()
+                variant.load(order)
+                rates[name].append(len(order) / (time.perf_counter() - start))
     return {name: values[1:] for name, values in rates.items()}
 
 
@@ -214,14 +246,14 @@ def run(*, keys: int = KEYS, rounds: int = 9) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Print one line a bar, with the spread of its rounds."""
     parser = argparse.ArgumentParser(description="Measure the data path.")
     parser.add_argument("--keys", type=int, default=KEYS, help="HDF5 keys; fewer is a quick look")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="# %(message)s")
-    print(
-        f"# {len(os.sched_getaffinity(0))} cores, OpenCV {cv2.__version__}, torch {torch.__version__}"
-    )
+    cores = len(os.sched_getaffinity(0))
+    print(f"# {cores} cores, OpenCV {cv2.__version__}, torch {torch.__version__}")
     for line in run(keys=arguments.keys, rounds=arguments.rounds):
         print(
             f"{line['name']:<56} {line['ours']:>9,.0f} {line['baseline']:>9,.0f} "

@@ -77,6 +77,7 @@ class PredictConfig:
 class SynthConfig:
     """`python -m isic synth`: a generated archive in the official layout.
 
+    n_test: Test images; null is a tenth of n_images.
     image_size: Side of every tile in pixels; null draws 61-239 as in the real archive.
     images: False writes the tables alone.
     """
@@ -85,7 +86,7 @@ class SynthConfig:
     generator: Any = MISSING
     paths: Any = MISSING
     n_images: int = 2000
-    n_test: int = 200
+    n_test: int | None = None
     image_size: int | None = None
     images: bool = True
     seed: int = 0

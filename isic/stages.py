@@ -21,20 +21,16 @@ log = logging.getLogger(__name__)
 
 def synth(cfg: DictConfig) -> str:
     """Write a generated archive to `data.root`."""
-    root = Path(cfg.data.root).resolve()
-    if root.exists() and any(root.iterdir()):
-        raise DataError(f"data.root: expected an empty or absent folder, {root} holds files")
     write = locate(cfg.generator["_target_"])
-    size = cfg.image_size
-    write(
-        root,
+    size = {} if cfg.image_size is None else {"size_range": cfg.image_size}
+    root = write(
+        Path(cfg.data.root).resolve(),
         n_images=cfg.n_images,
         n_test=cfg.n_test,
         seed=cfg.seed,
-        size_range=(size, size) if size else (61, 239),
         images=cfg.images,
+        **size,
     )
-    log.info("%s: %d training and %d test images", root, cfg.n_images, cfg.n_test)
     return str(root)
 
 

@@ -44,11 +44,15 @@ Bools = NDArray[np.bool_]
 
 
 def diagnosis_columns(target: NDArray[np.int64], *, seed: int) -> dict[str, Any]:
-    """Return the ten train-only columns besides the target."""
+    """Return the ten train-only columns besides the target, by name.
+
+    target: (N,) 0 or 1. At most one row has five levels, as in the original.
+    """
     rng = np.random.default_rng(seed)
     n, positive = len(target), target == 1
     has_id = positive | (rng.random(n) < (22_058 - 393) / 400_666)
     named = has_id & ~positive & (rng.random(n) < 675 / (22_058 - 393))
+    # Most lesions were never cut out: their diagnosis is the bare first level.
     levels: list[tuple[str, ...]] = [("Benign",)] * n
     for rows, choices in ((positive, MALIGNANT), (named, NAMED)):
         for i, leaf in zip(np.flatnonzero(rows), _choose(rng, choices, rows.sum()), strict=True):
@@ -60,6 +64,7 @@ def diagnosis_columns(target: NDArray[np.int64], *, seed: int) -> dict[str, Any]
     invasive = np.array([len(path) > 2 and path[2] == INVASIVE for path in levels])
     counted = invasive & (rng.random(n) < 53 / 63)
     lesion = rng.choice(10_000_000, n, replace=False)
+    # The detector is sure of nearly every lesion it cropped.
     confidence = 100 / (1 + np.exp(-(4.0 + 2.2 * rng.normal(size=n))))
     columns = {
         "lesion_id": _where(has_id, np.char.mod("IL_%07d", lesion)),
@@ -77,10 +82,12 @@ def diagnosis_columns(target: NDArray[np.int64], *, seed: int) -> dict[str, Any]
 def _choose(
     rng: np.random.Generator, choices: tuple[tuple[int, tuple[str, ...]], ...], n: int
 ) -> list[tuple[str, ...]]:
+    """Draw n diagnosis paths by weight."""
     weight = np.array([w for w, _ in choices], dtype=float)
     drawn = rng.choice(len(choices), int(n), p=weight / weight.sum())
     return [choices[i][1] for i in drawn]
 
 
 def _where(known: Bools, values: NDArray[np.str_]) -> Any:
+    """Null where not known."""
     return pa.array(values.astype(object), pa.string(), mask=~known)

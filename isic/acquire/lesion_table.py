@@ -49,9 +49,13 @@ MISSING_SEX = (401_059 - 389_542) / 401_059
 def metadata_columns(
     lesions: Lesions, *, ids: NDArray[np.str_], patient_ids: NDArray[np.str_], seed: int
 ) -> dict[str, Any]:
-    """Return the 44 columns of the test file by name; a train file adds its own."""
+    """Return the 44 columns of the test file by name; a train file adds its own.
+
+    ids: One per lesion. patient_ids: One per patient, indexed by `frame.patient`.
+    """
     rng = np.random.default_rng(seed)
     frame, patient = lesions.frame, lesions.frame["patient"].to_numpy()
+    # Age, sex and hospital belong to the patient: all of one patient's rows agree.
     person = lesions.patients.iloc[patient]
     hospital = person["hospital"].to_numpy()
     names = [*HOSPITALS, UNSEEN_HOSPITAL]
@@ -88,6 +92,7 @@ def _constant(value: str, n: int) -> Any:
 
 
 def _masked(values: NDArray[np.str_], missing: NDArray[np.bool_]) -> Any:
+    """Null where missing, an empty cell in the file."""
     return pa.array(values.astype(object), pa.string(), mask=missing)
 
 
@@ -109,7 +114,10 @@ def _some_patients(
 def _colour_columns(
     rng: np.random.Generator, frame: pd.DataFrame, white: NDArray[np.bool_]
 ) -> dict[str, Floats]:
-    """Lab inside and around the lesion, as the two kinds of tile report them."""
+    """Lab inside and around the lesion, as the two kinds of tile report them.
+
+    Derived columns follow the definitions in the module's docstring exactly, up to rounding.
+    """
     inside = {c: frame[f"lesion_{c}"].to_numpy().copy() for c in "LAB"}
     outside = {c: frame[f"skin_{c}"].to_numpy().copy() for c in "LAB"}
     # Cross-polarised tiles are reported darker than white-light ones.
@@ -122,6 +130,7 @@ def _colour_columns(
         columns[f"tbp_lv_H{tail}"] = np.degrees(np.arctan2(side["B"], side["A"]))
     delta = {c: inside[c] - outside[c] for c in "LAB"}
     columns |= {f"tbp_lv_delta{c}": delta[c] for c in "LAB"}
+    # The official column is a mean over pixels, a little above that of the means.
     delta_lb = np.hypot(delta["L"], delta["B"]) * (1.015 + 0.01 * rng.random(len(frame)))
     columns["tbp_lv_deltaLB"] = delta_lb
     columns["tbp_lv_deltaLBnorm"] = delta_lb * rng.uniform(0.66, 1.06, len(frame))
@@ -188,6 +197,7 @@ def _place_columns(rng: np.random.Generator, frame: pd.DataFrame) -> dict[str, A
         height[rows] = np.array([y for _, y in PARTS[name]])[part]
     left = np.char.startswith(simple, "Left")[region].astype(float)
     right = np.char.startswith(simple, "Right")[region].astype(float)
+    # z points out of the chest; 1 and 6 are the front and the head.
     front = np.where(np.isin(region, [1, 6]), 110.0, -40.0)
     return {
         "anatom_site_general": _masked(site, site == ""),

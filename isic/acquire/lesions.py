@@ -49,12 +49,17 @@ class Lesions:
 def sample_lesions(
     seed: int, *, n_lesions: int, n_patients: int, n_positives: int, hospitals: int
 ) -> Lesions:
-    """Draw patients and their lesions; the same arguments give the same numbers."""
+    """Draw patients and their lesions; the same arguments give the same numbers.
+
+    hospitals: How many to draw from; the first patient always is at the last one.
+    """
     rng = np.random.default_rng(seed)
     patients = _patients(rng, n_patients, hospitals=hospitals)
     weight = rng.lognormal(0.0, 0.97, n_patients)  # median 241, mean 385 lesions in the archive
+    # Everyone has at least one lesion; the rest fall to patients by weight.
     spare = rng.choice(n_patients, n_lesions - n_patients, p=weight / weight.sum())
     patient = np.concatenate([np.arange(n_patients), spare])
+    # Rows are sorted by random ids in the original: neighbours are strangers.
     rng.shuffle(patient)
     target = _targets(rng, patient, patients, n_positives)
     frame = pd.DataFrame({"patient": patient, "target": target})
@@ -68,12 +73,15 @@ def sample_lesions(
 
 
 def _patients(rng: np.random.Generator, n: int, *, hospitals: int) -> pd.DataFrame:
+    """Age, sex, hospital, camera light and skin colour of each patient."""
+    hospital = rng.integers(0, hospitals, n)
+    hospital[0] = hospitals - 1  # in a test file the one that no train row has
     age = np.clip(5 * np.round(rng.normal(58.0, 13.5, n) / 5), 5, 85)
     return pd.DataFrame(
         {
             "age": age,
             "male": rng.random(n) < 0.66,
-            "hospital": rng.integers(0, hospitals, n),
+            "hospital": hospital,
             "white_light": rng.random(n) < 115_156 / 401_059,
             "skin_L": np.clip(rng.normal(64.0, 6.0, n), 38.0, 78.0),
             "skin_A": rng.normal(15.0, 2.5, n),
@@ -101,6 +109,7 @@ def _targets(
 
 
 def _regions(rng: np.random.Generator, target: Ints) -> Ints:
+    """Positions in REGIONS; malignant lesions crowd on head and neck, as published."""
     region = np.empty(len(target), dtype=np.int64)
     for value, column in ((0, 2), (1, 3)):
         share = np.array([row[column] for row in REGIONS], dtype=float)

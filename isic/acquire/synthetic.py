@@ -11,8 +11,6 @@ import json
 import logging
 import math
 import os
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from isic.acquire.lesion_table import HOSPITALS, metadata_columns
 from isic.acquire.lesions import Lesions, sample_lesions
 from isic.acquire.tiles import SIDES, draw_sides, jpeg_tiles, make_bank
 from isic.errors import ConfigError, DataError
+from isic.images.progress import Progress
 from isic.index.isic2024 import INFO
 from isic.index.isic2024_columns import TEST_COLUMNS, TRAIN_COLUMNS
 
@@ -92,6 +91,7 @@ def default_positives(n_images: int) -> int:
 
 
 def _check_arguments(arguments: dict[str, Any]) -> None:
+    """Refuse sizes that cannot be met before anything is written."""
     n, patients, positives = (arguments[k] for k in ("n_images", "n_patients", "positives"))
     if n < 2 or not 1 <= patients <= n or not 0 <= positives < n or arguments["n_test"] < 0:
         raise ConfigError(
@@ -115,11 +115,13 @@ def _done_already(root: Path, arguments: dict[str, Any]) -> bool:
 
 
 def _mark(root: Path, arguments: dict[str, Any], *, complete: bool) -> None:
+    """Say what lies here; marked before the first file, so that a broken-off run can go again."""
     root.mkdir(parents=True, exist_ok=True)
     (root / MARK).write_text(json.dumps({**arguments, "complete": complete}, indent=1) + "\n")
 
 
 def _write_split(root: Path, split: str, arguments: dict[str, Any]) -> None:
+    """Write the tables and images of `train` or `test`; each has seeds and patients of its own."""
     train = split == "train"
     n = arguments["n_images"] if train else arguments["n_test"]
     share = n / arguments["n_images"]
@@ -168,6 +170,7 @@ _STAND_INS = bytes.maketrans(b"\x1e\x1f", b',"')
 
 
 def _quoted(values: Any) -> Any:
+    """Mark the cells that need quotes, with stand-ins for quote and comma."""
     array = values if isinstance(values, pa.Array) else pa.array(values)
     if not pa.types.is_string(array.type):
         return array
@@ -177,6 +180,7 @@ def _quoted(values: Any) -> Any:
 
 
 def _write_csv(path: Path, columns: dict[str, Any]) -> None:
+    """Write in batches: 401,059 rows of text at once would take half a gigabyte."""
     from pyarrow import csv
 
     part = path.with_name(f".{path.name}.part")
@@ -205,17 +209,8 @@ def _write_images(
         lesions.frame, bank=make_bank(arguments["seed"]), seed=seeds[1], sides=sides
     )
     part = path.with_name(f".{path.name}.part")
-    with h5py.File(part, "w") as file:
-        for name, data in _progress(zip(ids.tolist(), tiles, strict=True), path.name, len(ids)):
+    with h5py.File(part, "w") as file, Progress(f"writing {path.name}", total=len(ids)) as bar:
+        for name, data in zip(ids.tolist(), tiles, strict=True):
             file.create_dataset(name, data=np.bytes_(data))
+            bar.advance(1)
     os.replace(part, path)
-
-
-def _progress(items: Iterable[Any], label: str, total: int) -> Iterable[Any]:
-    """Show a bar on a terminal, nothing in a log file."""
-    from rich.console import Console
-    from rich.progress import track
-
-    silent = not sys.stderr.isatty()
-    console = Console(stderr=True)
-    return track(items, label, total=total, console=console, disable=silent, transient=True)

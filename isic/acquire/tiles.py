@@ -54,7 +54,7 @@ def _noise(rng: np.random.Generator, side: int, grain: float) -> NDArray[np.floa
 
 
 def _skin(rng: np.random.Generator, *, hairs: int) -> Bytes:
-    """Fine creases over slow shading around 128, and dark hairs on some."""
+    """Fine creases over slow shading around 128, and dark hairs on some; uint8 (SKIN, SKIN)."""
     field = 128 + 10 * _noise(rng, SKIN, 1.2) + 7 * _noise(rng, SKIN, 4.0)
     field += 10 * _noise(rng, SKIN, 40.0)
     skin: Bytes = np.clip(field, 0, 255).astype(np.uint8)
@@ -66,7 +66,11 @@ def _skin(rng: np.random.Generator, *, hairs: int) -> Bytes:
 
 
 def _blob(rng: np.random.Generator, level: int) -> Bytes:
-    """A mask and its pigment; a higher level has a more ragged border."""
+    """A mask and its pigment, uint8 (BLOB, BLOB, 2); a higher level has a more ragged border.
+
+    The border is a circle with eight random harmonics, which makes lobes and notches as well as
+    plain ovals; pigment is smooth noise inside it.
+    """
     rough = level / (LEVELS - 1)
     axis = np.arange(BLOB, dtype=np.float32) - (BLOB - 1) / 2
     x, y = np.meshgrid(axis, axis)
@@ -84,7 +88,10 @@ def _blob(rng: np.random.Generator, level: int) -> Bytes:
 
 
 def draw_sides(seed: int, n: int, *, size_range: int | tuple[int, int]) -> NDArray[np.int64]:
-    """Draw n tile sides in px: one fixed value, or a bell over the range with thin tails."""
+    """Draw n tile sides in px: one fixed value, or a bell over the range with thin tails.
+
+    size_range: The side, or the lowest and the highest one.
+    """
     if isinstance(size_range, int):
         return np.full(n, size_range, dtype=np.int64)
     low, high = size_range
@@ -98,7 +105,11 @@ def draw_sides(seed: int, n: int, *, size_range: int | tuple[int, int]) -> NDArr
 def jpeg_tiles(
     frame: pd.DataFrame, *, bank: Bank, seed: int, sides: NDArray[np.int64]
 ) -> Iterator[bytes]:
-    """Yield each lesion's JPEG in row order."""
+    """Yield each lesion's JPEG in row order.
+
+    frame: `Lesions.frame`; read are `by_image`, diameter, eccentricity and the two colours.
+    sides: px, as `draw_sides` gives them; at most SKIN.
+    """
     place = _placement(frame, seed=seed)
     mixing = _mixing(frame)
     for i, values in enumerate(zip(*place.values(), strict=True)):
@@ -127,7 +138,10 @@ def _placement(frame: pd.DataFrame, *, seed: int) -> dict[str, list[float]]:
 
 
 def _mixing(frame: pd.DataFrame) -> NDArray[np.float32]:
-    """One matrix per tile, (N, 3, 4): colours of skin, lesion and pigment."""
+    """One matrix per tile, (N, 3, 4): colours of skin, lesion and pigment.
+
+    Columns: texture, mask, mask * pigment, constant; rows: R, G, B.
+    """
     skin = to_rgb(frame[["skin_L", "skin_A", "skin_B"]].to_numpy())
     lesion = to_rgb(frame[["lesion_L", "lesion_A", "lesion_B"]].to_numpy())
     # Dark blue-grey patches, from none to dominant along the image axis.
@@ -152,8 +166,10 @@ def _render(bank: Bank, place: dict[str, float], mixing: NDArray[np.float32], si
     to_tile = np.array([[major * cos, -minor * sin, 0.0], [major * sin, minor * cos, 0.0]])
     centre = np.array([0.5 + place["shift_x"], 0.5 + place["shift_y"]]) * side
     to_tile[:, 2] = centre - to_tile[:, :2] @ np.array([BLOB / 2, BLOB / 2])
+    # uint8 layers: cv2.transform then saturates by itself, with no clip over the tile.
     layers = np.empty((side, side, 3), dtype=np.uint8)
     layers[..., 1:] = cv2.warpAffine(blob, to_tile, (side, side))
+    # Another crop of the texture for each tile, so that few textures look like many.
     room = SKIN - side
     x, y = int(place["crop_x"] * room), int(place["crop_y"] * room)
     layers[..., 0] = bank.skins[int(place["skin"]), y : y + side, x : x + side]

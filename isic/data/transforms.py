@@ -68,7 +68,7 @@ class Normalize:
 
 
 class FastAugment:
-    """Flips and transposes, colour jitter, optionally a rotation and zoom, on uint8.
+    """Flips, transpose, colour jitter, optionally a rotation and zoom, on uint8.
 
     Colour factors are drawn uniformly from 1 -+ brightness, contrast, saturation and -+ hue (of
     a full turn), as in albumentations' ColorJitter; `color_matrix` says where the two differ.
@@ -82,6 +82,7 @@ class FastAugment:
         size: int,
         *,
         flips: bool = True,
+        transpose: bool = True,
         brightness: float = 0.2,
         contrast: float = 0.2,
         saturation: float = 0.2,
@@ -93,7 +94,8 @@ class FastAugment:
         self.size = size
         self._warps = rotate > 0 or scale > 0
         self.min_side = math.ceil(size * (1 + scale)) if self._warps else size
-        self._flips, self._rotate, self._scale = flips, rotate, scale
+        self._symmetries = 3 * flips | 4 * transpose
+        self._rotate, self._scale = rotate, scale
         self._jitter = (brightness, contrast, saturation, hue)
         self._colours = any(self._jitter)
         self._normalize = None if normalize is None else Normalize(*normalize)
@@ -101,13 +103,13 @@ class FastAugment:
 
     def __call__(self, image: Pixels, out: Buffer, seed: int) -> None:
         bits = _mix(seed)
-        dihedral = bits & 7 if self._flips else 0
+        symmetry = bits & self._symmetries
         image = self._warp(image, _mix(bits)) if self._warps else fit(image, self.size)
         last = out if self._normalize is None else np.empty(out.shape, np.uint8)
         if self._colours:
             matrix = self._draw_matrix(image, _uniform(bits >> 3))
-            image = cv2.transform(image, matrix, dst=None if dihedral else last)  # type: ignore[assignment]
-        flip(image, dihedral, out=last)
+            image = cv2.transform(image, matrix, dst=None if symmetry else last)  # type: ignore[assignment]
+        flip(image, symmetry, out=last)
         if self._normalize is not None:
             self._normalize(last, out)
 

@@ -104,5 +104,11 @@ def quiet() -> None:
     """Lightning's banners and its advice on workers say nothing a user can act on here."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for text in ("does not have many workers", "Checkpoint directory", "log_every_n", "LeafSpec"):
+    for text in (
+        "does not have many workers",
+        "Checkpoint directory",
+        "log_every_n",
+        "LeafSpec",
+        "predict returned None",
+    ):
         warnings.filterwarnings("ignore", f".*{text}.*")

@@ -27,7 +27,7 @@ from isic.engine.build import (
 )
 from isic.engine.inference import predict_rows
 from isic.engine.launch import is_launched, is_relaunched, rank, relaunch
-from isic.engine.spoken import announce, log_result, result_line
+from isic.engine.spoken import announce, log_result, result_line, say_how_to_sync
 from isic.errors import ConfigError
 from isic.index.schema import index_hash
 from isic.predictions import write_predictions, write_score
@@ -86,6 +86,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
     log.info(line)
     if config["fold"] != "all":
         assemble_run(run, data.index, build_metrics(config), n_folds=data.split.n_folds)
+    say_how_to_sync(folder)
     return line
 
 
@@ -114,8 +115,7 @@ def _train(
         code = int(stop.code or 0)
         raise
     finally:
-        if command := finish(loggers, code):
-            log.info("W&B is offline; send this run with: %s", command)
+        finish(loggers, code)
 
 
 def _fit(

@@ -67,3 +67,10 @@ def log_result(loggers: Sequence[Any], folder: RunFolder, result: Mapping[str, A
             logger.experiment.summary.update({key: result[key] for key in keys})
             images = sorted((folder.path / "curves").glob("*.png"))
             logger.experiment.log({f"curves/{p.stem}": wandb.Image(str(p)) for p in images})
+
+
+def say_how_to_sync(folder: RunFolder) -> None:
+    """The command that sends what W&B kept on this disk."""
+    kept = sorted((folder.path / "wandb").glob("offline-run-*"))
+    if kept:
+        log.info("W&B is offline; send this run: wandb sync %s", " ".join(map(str, kept)))

@@ -34,11 +34,9 @@ def decode(data: bytes | npt.NDArray[Any], *, min_side: int | None = None) -> Pi
     """
     if len(data) == 0:
         raise ImageError("empty: 0 bytes")
-    if bytes(data[:3]) != b"\xff\xd8\xff":
-        return _decode_with_pillow(data)
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+    except ValueError:  # no JPEG, or one that Pillow may still read
         return _decode_with_pillow(data)
     _refuse_bomb(height, width)
     if space in ("CMYK", "YCCK"):

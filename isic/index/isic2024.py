@@ -53,7 +53,11 @@ INFO = DatasetInfo(
 
 
 def build_index(root: Path) -> Index:
-    """Read the tables below `root`; never opens an image. Raises DataError with all faults."""
+    """Read the tables below `root`; never opens an image and needs none.
+
+    Raises:
+        DataError: No folder or table (with the download command), or the list of all faults.
+    """
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{INFO.name}: no such folder {root.absolute()}\n{_how_to_get(root)}")
@@ -72,6 +76,7 @@ def build_index(root: Path) -> Index:
 
 
 def _how_to_get(root: Path) -> str:
+    """The next step for whoever has no archive, or the wrong one."""
     command = INFO.download.replace("DATA_ROOT", str(root))
     return (
         f"Set data.root to the folder that holds train-metadata.csv, or download it:\n"
@@ -122,6 +127,7 @@ def _images(root: Path, split: str) -> str | None:
     others = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("test"))
     if folder := next((p for p in official if _has_jpeg(p)), None):
         return f"{folder.relative_to(root).as_posix()}/{{}}.jpg"
+    # A store of another name could be anything; for test rows only the official names count.
     if split == "test":
         return None
     sources = stores or [p for p in [*others, root] if _has_jpeg(p)]
@@ -138,15 +144,20 @@ def _images(root: Path, split: str) -> str | None:
 
 
 def _has_jpeg(folder: Path) -> bool:
+    """Look for one JPEG only: listing 401,059 files would take longer than the index."""
     return folder.is_dir() and next(folder.glob("*.jpg"), None) is not None
 
 
 def _standard(
     raw: RawTable, target_column: str, *, split: str, images: str | None
 ) -> tuple[Any, list[str]]:
-    """Bring a raw table to the standard columns; also the faults of its target."""
+    """Bring a raw table to the standard columns; also the faults of its target.
+
+    images: Template of the image references; None leaves them null.
+    """
     table, rows = raw.table, raw.table.num_rows
     faults: list[str] = []
+    # A table without the target column is read on, so that its other faults are named too.
     target = pa.nulls(rows, pa.int64())
     if raw.has(target_column):
         values, ids = raw.column(target_column), raw.column("isic_id")

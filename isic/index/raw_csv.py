@@ -19,6 +19,7 @@ import pyarrow.csv as pa_csv
 
 from isic.errors import DataError, first_five
 
+# "NA" stands in the hidden test file; "None" or "nan" would be a fault, not a gap.
 NULLS = ["", "NA"]
 
 
@@ -44,11 +45,14 @@ def read_csv(
 ) -> RawTable:
     """Read `columns` of the file and note missing, extra and unreadable ones as faults.
 
+    Faults do not stop the reading, so that a user sees all of them at once; the caller raises.
+
     columns: Name -> "text", "label" (kept as text) or "number", in official order.
     optional: Those of `columns` that may be absent.
     """
     header = _header(path)
     faults = [f"{path.name}: {fault}" for fault in _header_faults(header, columns, optional)]
+    # Without ids, or with two columns of one name, no row can be named in a message.
     if len(set(header)) < len(header) or id_column not in header:
         found = f"its header is {first_five(header)}"
         raise DataError("\n".join([f"{path} cannot be read; {found}", *faults]))
@@ -56,15 +60,16 @@ def read_csv(
     try:
         table = _read(path, present)
     except pa.ArrowInvalid as error:
-        text = _read_as_text(path, present, error)
-        faults += [f"{path.name}: {fault}" for fault in _number_faults(text, present, id_column)]
-        table = text
+        table = _read_as_text(path, present, error)
+        table, unparsed = _parse_numbers(table, present, id_column)
+        faults += [f"{path.name}: {fault}" for fault in unparsed]
     if table.num_rows == 0:
         faults.append(f"{path.name}: has a header but no rows")
     return RawTable(path, table, faults)
 
 
 def _header(path: Path) -> list[str]:
+    """Read the column names alone; refuses what is no text at all."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return next(csv.reader(file), [])
@@ -75,6 +80,7 @@ def _header(path: Path) -> list[str]:
 def _header_faults(
     header: list[str], columns: Mapping[str, str], optional: Collection[str]
 ) -> list[str]:
+    """Compare the header with the official one; optional columns may be absent."""
     faults = []
     missing = [c for c in columns if c not in header and c not in optional]
     extra = [c for c in header if c not in columns]
@@ -91,6 +97,7 @@ def _header_faults(
 
 
 def _read(path: Path, kinds: Mapping[str, str]) -> Any:
+    """Read with given types: one cell that does not fit raises ArrowInvalid."""
     types = {c: pa.float64() if kind == "number" else pa.string() for c, kind in kinds.items()}
     options = pa_csv.ConvertOptions(
         column_types=types,
@@ -102,6 +109,7 @@ def _read(path: Path, kinds: Mapping[str, str]) -> Any:
 
 
 def _read_as_text(path: Path, kinds: Mapping[str, str], cause: Exception) -> Any:
+    """Read every cell as it stands, to find out which did not fit; rows must still be whole."""
     try:
         return _read(path, dict.fromkeys(kinds, "text"))
     except pa.ArrowInvalid as error:
@@ -110,18 +118,23 @@ def _read_as_text(path: Path, kinds: Mapping[str, str], cause: Exception) -> Any
         ) from cause
 
 
-def _number_faults(text: Any, kinds: Mapping[str, str], id_column: str) -> list[str]:
-    """Name the columns, rows and first value that are not numbers; only run on a failed read."""
+def _parse_numbers(
+    table: Any, kinds: Mapping[str, str], id_column: str
+) -> tuple[Any, list[str]]:
+    """Turn text into numbers (NaN where it is none) and name rows and values that are not."""
     faults = []
-    ids = text.column(id_column).to_pandas()
+    ids = table.column(id_column).to_pandas()
     for column in (c for c, kind in kinds.items() if kind == "number"):
-        values = text.column(column).to_pandas()
-        bad = values.notna() & pd.to_numeric(values, errors="coerce").isna()
+        values = table.column(column).to_pandas()
+        number = pd.to_numeric(values, errors="coerce")
+        bad = values.notna() & number.isna()
         if bad.any():
             first = values[bad].iloc[0]
             named = first_five(ids[bad])
             faults.append(f"{column} must be a number, got {first!r} in {bad.sum()} rows: {named}")
-    return faults
+        parsed = pa.array(number.astype("float64"), from_pandas=True)
+        table = table.set_column(table.column_names.index(column), column, parsed)
+    return table, faults
 
 
 def parse_binary(values: pd.Series, ids: pd.Series, *, what: str) -> tuple[pd.Series, list[str]]:
@@ -137,6 +150,7 @@ def parse_binary(values: pd.Series, ids: pd.Series, *, what: str) -> tuple[pd.Se
         )
     if absent.any():
         faults.append(f"{what} is empty in {absent.sum()} rows: {first_five(ids[absent])}")
+    # Int64 holds no NaN: bad cells pass through 0 and are masked below.
     code = np.where(number == 1, 1, 0)
     parsed = pd.Series(code, index=values.index).astype("Int64")
     return parsed.mask(absent | bad), faults

@@ -81,6 +81,7 @@ def standard_columns(info: DatasetInfo) -> tuple[str, ...]:
 
 def one_hot(target: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:
     """Spread Int64 `target` over float32 class columns, NaN where it is missing."""
+    # Int64 has <NA>, numpy ints have nothing for it: NaN in float32 marks the unlabelled.
     code = target.astype("Float64").to_numpy(dtype=np.float32, na_value=np.nan)
     columns = {
         name: np.where(np.isnan(code), np.nan, code == i).astype(np.float32)
@@ -90,7 +91,10 @@ def one_hot(target: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:
 
 
 def index_hash(table: pd.DataFrame) -> str:
-    """Hash what decides a split: ids, targets and groups of the train rows, in any row order."""
+    """Hash what decides a split: ids, targets and groups of the train rows, in any row order.
+
+    Twelve hex digits. Other columns and test rows leave it as it is: they move no fold.
+    """
     train = table[table["split"] == "train"]
     target = train["target"].astype("Int64").astype("string").fillna("")
     row = train["image_id"].astype("string") + "\x1f" + target
@@ -101,7 +105,10 @@ def index_hash(table: pd.DataFrame) -> str:
 
 
 def refuse_train_only(columns: Iterable[str], info: DatasetInfo) -> None:
-    """Raise DataError if `columns`, meant as features, name one that gives the label away."""
+    """Raise DataError if `columns`, meant as features, name one that gives the label away.
+
+    Besides the archive's own, these are the standard columns made from the label.
+    """
     leaks = {*info.train_only_columns, "target", "diagnosis", *info.classes}
     found = [c for c in columns if c in leaks]
     if found:
@@ -115,6 +122,7 @@ def refuse_train_only(columns: Iterable[str], info: DatasetInfo) -> None:
 def faults_of(table: pd.DataFrame, info: DatasetInfo) -> list[str]:
     """List what is wrong with an index, first five ids each; empty when it is sound."""
     ids, faults = table["image_id"], []
+    # Nothing below can be said of a table that lacks its columns.
     if absent := [c for c in standard_columns(info) if c not in table]:
         return [f"the index lacks the columns {', '.join(absent)}"]
     if count := int(ids.isna().sum()):

@@ -40,6 +40,7 @@ class Groups:
     def key_class(self) -> Ints:
         """Each group's rarest class, by the number of groups that hold it. (groups,)"""
         held = (self.counts > 0).sum(axis=0)
+        # A class that a group lacks must never be its rarest.
         rank = np.where(self.counts > 0, held, np.iinfo(np.int64).max)
         return np.asarray(rank.argmin(axis=1), dtype=np.int64)
 
@@ -75,13 +76,17 @@ def assign_folds(table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0) -> pd.
 
 
 def labelled_groups(table: pd.DataFrame) -> Groups:
-    """Group the rows that a fold can hold: train rows with a target."""
+    """Group the rows that a fold can hold: train rows with a target.
+
+    A table without `split` is taken as train rows throughout. Raises DataError when none is left.
+    """
     usable = table["target"].notna()
     if "split" in table:
         usable &= table["split"] == "train"
     rows = table[usable]
     if rows.empty:
         raise DataError("a split needs labelled train rows, got none; check the train table")
+    # Sorted names make the codes, and so the deal, independent of the row order.
     codes, names = pd.factorize(group_of(rows), sort=True)
     target, classes = pd.factorize(rows["target"].to_numpy(dtype=np.int64), sort=True)
     shape = (len(names), len(classes))
@@ -96,7 +101,11 @@ def labelled_groups(table: pd.DataFrame) -> Groups:
 
 
 def _deal(groups: Groups, *, n_folds: int, seed: int) -> Ints:
-    """Hand out the groups of the rarest class first; returns the fold of each group."""
+    """Hand out the groups of the rarest class first; returns the fold of each group.
+
+    Groups of one rarest class go in falling order of size, so that the last and smallest ones
+    level what the big ones left uneven.
+    """
     counts, key = groups.counts, groups.key_class()
     size = counts.sum(axis=1)
     fold = np.full(len(size), -1, dtype=np.int64)
@@ -104,6 +113,7 @@ def _deal(groups: Groups, *, n_folds: int, seed: int) -> Ints:
     held = np.zeros((n_folds, counts.shape[1]), dtype=np.int64)
     order = np.random.default_rng(seed).permutation(len(size))
     rarest_first = np.argsort((counts > 0).sum(axis=0), kind="stable")
+    # A common class can be levelled with what is left; a rare one has few groups to choose from.
     for c in rarest_first.tolist():
         chosen = order[key[order] == c]
         # Exact sizes would leave the seed nothing to shuffle among patients: half octaves do.
@@ -134,6 +144,7 @@ def _neediest(of_class: list[int], total: list[int], *, level_rows: bool) -> int
 
 def _repair(groups: Groups, fold: Ints, *, n_folds: int) -> None:
     """Move groups, smallest first, into folds that lack a class which enough groups hold."""
+    # Each move fills one gap and opens none, so that there are at most as many moves as cells.
     for _ in range(n_folds * len(groups.classes)):
         lacking = _lacking(groups, fold, n_folds)
         move = next((m for f, c in lacking if (m := _best_move(groups, fold, f, c, n_folds))), None)
@@ -143,6 +154,7 @@ def _repair(groups: Groups, fold: Ints, *, n_folds: int) -> None:
 
 
 def _lacking(groups: Groups, fold: Ints, n_folds: int) -> list[tuple[int, int]]:
+    """List each (fold, class position) where the fold holds no row of the class."""
     has = groups.counts > 0
     present = np.stack([has[fold == f].any(axis=0) for f in range(n_folds)])
     return [(int(f), int(c)) for f, c in np.argwhere(~present)]
@@ -209,6 +221,7 @@ def subsample_groups(
         # A group is kept where its middle row lies within the share: the nearest whole number.
         middle = np.cumsum(size[members]) - size[members] / 2
         kept[members[middle <= fraction * size[members].sum()]] = True
+        # One huge first group could leave a stratum empty.
         kept[members[0]] = True
     mask = pd.Series(kept[groups.of_row], index=groups.rows, name="kept")
     return mask.reindex(fold.index, fill_value=False)

@@ -85,20 +85,3 @@ def read_split(path: Path) -> pd.DataFrame:
 def split_hash(path: Path) -> str:
     """Return 12 hex digits over the file's bytes."""
     return hashlib.blake2b(Path(path).read_bytes(), digest_size=6).hexdigest()
-
-
-def fold_of(table: pd.DataFrame, split: pd.DataFrame) -> pd.Series:
-    """Join a split to an index: int64 `fold` on the labels of the rows that the split names.
-
-    Raises DataError where the split names ids that the table lacks: it belongs to other data.
-    """
-    place = pd.Series(table.index, index=table["image_id"])
-    unknown = split["image_id"][~split["image_id"].isin(place.index)]
-    if len(unknown):
-        raise DataError(
-            f"the split must belong to this index, got {len(unknown)} ids that it lacks: "
-            f"{first_five(unknown)}; make a new split or point data.root at its archive"
-        )
-    labels = place.loc[split["image_id"]].to_numpy()
-    fold = pd.Series(split["fold"].to_numpy(), index=labels, name="fold")
-    return fold.loc[table.index.intersection(fold.index)]

@@ -210,14 +210,22 @@ class SpeedBar(RichProgressBar):
 class EpochLine(Callback):
     """One log line an epoch, for logs and CI: `epoch 3/10  train/loss 0.31  val/auc 0.82`."""
 
+    def __init__(self) -> None:
+        self._validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Metrics of an earlier epoch are not repeated."""
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the line on the first rank."""
+        shown = {
+            k: float(v)
+            for k, v in trainer.callback_metrics.items()
+            if self._validated or not k.startswith("val/")
+        }
+        self._validated = False
         if trainer.is_global_zero:
-            metrics = "  ".join(f"{k} {float(v):.4f}" for k, v in trainer.callback_metrics.items())
-            log.info(
-                "epoch %d/%s  %s  %s img/s",
-                trainer.current_epoch + 1,
-                trainer.max_epochs,
-                metrics,
-                speed(trainer),
-            )
+            metrics = "  ".join(f"{k} {v:.4f}" for k, v in sorted(shown.items()))
+            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            log.info("epoch %s  %s  %s img/s", epoch, metrics, speed(trainer))

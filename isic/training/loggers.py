@@ -138,18 +138,10 @@ def _run_id(folder: Path) -> str:
     return path.read_text().strip()
 
 
-def finish(loggers: Sequence[Any], exit_code: int) -> str | None:
-    """End the W&B run; returns the command that sends it, where it is offline.
-
-    Two runs of one process would otherwise be merged into one.
-    """
+def finish(loggers: Sequence[Any], exit_code: int) -> None:
+    """End the W&B run; two runs of one process would otherwise be merged into one."""
     from pytorch_lightning.loggers import WandbLogger
 
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            run = logger.experiment
-            offline = bool(run.offline)
-            folder = Path(run.dir).parent
-            run.finish(exit_code=exit_code)
-            return f"wandb sync {folder}" if offline else None
-    return None
+            logger.experiment.finish(exit_code=exit_code)

@@ -214,8 +214,11 @@ def test_a_broken_image_met_at_run_time_is_named(tmp_path, pack, workers, pixels
     data = LesionDataset(broken, np.arange(2), np.zeros(2, int), transform=Resize(32))
     sampler = SequentialBatches(data.target, batch_size=2)
     loader = DataLoader(data, sampler=sampler, batch_size=None, num_workers=workers)
+    batches = iter(loader)
     with pytest.raises(RuntimeError, match=r"cannot decode bad\.jpg \(pack row 1\)"):
-        list(loader)
+        next(batches)
+    if workers:
+        batches._shutdown_workers()  # left to the garbage collector it waits for five seconds
 
 
 def test_rows_and_targets_must_match(pack):

@@ -108,6 +108,13 @@ def test_all_eight_flips_occur_equally_often():
     assert counts.min() > 400
 
 
+def test_without_transpose_four_symmetries_are_left():
+    image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    transform = FastAugment(4, transpose=False, **STILL)
+    seen = {apply(transform, image, seed).tobytes() for seed in range(200)}
+    assert seen == {f.tobytes() for f in (image, image[::-1], image[:, ::-1], image[::-1, ::-1])}
+
+
 def test_draws_fill_their_range_evenly():
     image = np.full((4, 4, 3), 100, np.uint8)
     only = STILL | {"brightness": 0.2}
@@ -120,7 +127,8 @@ def test_draws_fill_their_range_evenly():
 def test_without_anything_to_do_it_is_a_resize():
     image = skin(side=61)
     assert np.array_equal(
-        apply(FastAugment(32, flips=False, **STILL), image, 5), apply(Resize(32), image)
+        apply(FastAugment(32, flips=False, transpose=False, **STILL), image, 5),
+        apply(Resize(32), image),
     )
 
 
@@ -149,7 +157,7 @@ def test_normalised_output_is_the_uint8_output_normalised():
 
 def test_a_warp_of_nothing_is_a_resize():
     image = skin(side=48)
-    barely = FastAugment(32, flips=False, **STILL, rotate=1e-9)
+    barely = FastAugment(32, flips=False, transpose=False, **STILL, rotate=1e-9)
     slow = fit(image, 32).astype(int)
     # warpAffine works in 1/32 of a pixel
     assert np.abs(apply(barely, image, 1) - slow).mean() < 1.5
@@ -157,7 +165,7 @@ def test_a_warp_of_nothing_is_a_resize():
 
 @pytest.mark.parametrize("side", [32, 64, 131])
 def test_warping_turns_about_the_centre_by_the_angle(side):
-    rotate = FastAugment(32, flips=False, **STILL, rotate=90)
+    rotate = FastAugment(32, flips=False, transpose=False, **STILL, rotate=90)
     y, x = np.mgrid[:side, :side] / (side - 1) - 0.5
     image = (128 + 200 * np.stack([x, y, 0 * x], -1)).clip(0, 255).astype(np.uint8)
     angles = []
@@ -174,7 +182,7 @@ def test_warping_turns_about_the_centre_by_the_angle(side):
 def test_zoom_draws_from_its_range():
     y, x = np.mgrid[:64, :64] / 63 - 0.5
     image = (128 + 200 * np.stack([x, x, x], -1)).clip(0, 255).astype(np.uint8)
-    zoom = FastAugment(32, flips=False, **STILL, scale=0.2)
+    zoom = FastAugment(32, flips=False, transpose=False, **STILL, scale=0.2)
     flat = np.gradient(apply(Resize(32), image)[16, 8:24, 0].astype(float)).mean()
     slopes = [
         np.gradient(apply(zoom, image, s)[16, 8:24, 0].astype(float)).mean() for s in range(80)

@@ -1,6 +1,5 @@
 """The ISIC 2024 reader: both layouts, every quirk of the official files, every fault at once."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -14,9 +13,6 @@ from isic.errors import DataError
 from isic.index.isic2024 import INFO, build_index
 from isic.index.isic2024_columns import TEST_COLUMNS, TRAIN_COLUMNS, TRAIN_ONLY
 from isic.index.schema import standard_columns
-
-REAL = os.environ.get("ISIC_REAL")
-needs_real = pytest.mark.skipif(not REAL, reason="ISIC_REAL is not set: no real samples here")
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +43,11 @@ def test_official_column_counts_and_order() -> None:
 
 def test_standard_columns_come_first_and_train_rows_too(archive: Path) -> None:
     table = build_index(archive).table
-    assert tuple(table.columns[:16]) == standard_columns(INFO)
+    assert tuple(table.columns[:15]) == standard_columns(INFO)
     assert table["split"].tolist() == ["train"] * 60 + ["test"] * 8
     raw = read_text(archive / "train-metadata.csv")
     assert table["image_id"].tolist()[:60] == raw["isic_id"].tolist()
-    assert set(table.columns[16:]) <= set(TRAIN_COLUMNS)
+    assert set(table.columns[15:]) <= set(TRAIN_COLUMNS)
     assert {"tbp_lv_A", "iddx_full", "copyright_license"} <= set(table.columns)
 
 
@@ -257,9 +253,8 @@ def test_a_read_only_root_is_fine(copy: Path) -> None:
     assert sorted(p.name for p in copy.iterdir()) == before
 
 
-@needs_real
-def test_real_archive_layout() -> None:
-    index = build_index(Path(str(REAL)) / "isic2024")
+def test_real_archive_layout(real_root: Path) -> None:
+    index = build_index(real_root / "isic2024")
     table = index.table
     assert table["split"].value_counts().to_dict() == {"train": 8281, "test": 3}
     assert int((table["target"] == 1).sum()) == 230
@@ -272,9 +267,8 @@ def test_real_archive_layout() -> None:
         assert key in file
 
 
-@needs_real
-def test_real_kaggle_rows(tmp_path: Path) -> None:
-    real = Path(str(REAL)) / "isic2024"
+def test_real_kaggle_rows(real_root: Path, tmp_path: Path) -> None:
+    real = real_root / "isic2024"
     shutil.copy(real / "train-metadata_5rows_55cols.csv", tmp_path / "train-metadata.csv")
     shutil.copy(real / "test-metadata.csv", tmp_path)
     table = build_index(tmp_path).table
