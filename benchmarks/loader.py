@@ -15,7 +15,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -35,7 +34,7 @@ from albumentations.pytorch import ToTensorV2
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.tiles import HDF5, KEYS, archive, bench_root
+from benchmarks.tiles import HDF5, KEYS, archive, bench_root, copy_of
 from isic.data.dataset import LesionDataset
 from isic.data.transforms import FastAugment
 from isic.images.pack import Pack, build_pack
@@ -43,8 +42,7 @@ from isic.images.pack import Pack, build_pack
 SIZE, BATCH = 128, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PARTIAL_KEYS = 20_000  # of the pixel and resized packs: 1 GB as pixels
-# Batches a turn: long enough to time (0.2 s and more), short enough to take turns often.
-OUR_BATCHES, SLOW_BATCHES = 32, {False: 5, True: 2}
+WARM_READS = 50_000
 
 Measured = dict[str, list[float]]
 
@@ -66,14 +64,11 @@ class FloatPipeline(Dataset[Any]):
             ]
         )
 
-    @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Keep the file open, its index in memory as deep in an epoch."""
-        with h5py.File(self.path, "r") as self.file:
-            for image_id in self.ids[:: max(len(self.ids) // 500, 1)]:
-                self.file[image_id][()]
-            yield
-        self.file = None
+    def keep_open(self) -> None:
+        """Open once, and read enough for HDF5's index to be in memory as deep in an epoch."""
+        self.file = h5py.File(self.path, "r")
+        for i in np.random.default_rng(1).integers(0, len(self.ids), WARM_READS).tolist():
+            self.file[self.ids[i]][()]
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
         if self.file is None:
@@ -101,26 +96,23 @@ class Order:
 
 
 class Variant(NamedTuple):
-    """One way to load: `load(positions)`, timed inside `around()`."""
+    """One way to load: images at given positions, and how many batches make a turn."""
 
     load: Callable[[np.ndarray], None]
-    batches: int = OUR_BATCHES
-    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    batches: int = 32
 
 
-def baseline(dataset: FloatPipeline, *, per_item: bool) -> Variant:
-    """The float pipeline in a plain DataLoader.
-
-    The open handle is closed between turns: HDF5 shares an open file's index with every other
-    handle of the process, so that opening per item would cost almost nothing beside it.
-    """
+def baseline(path: Path, ids: list[str], *, per_item: bool) -> Variant:
+    """The float pipeline in a plain DataLoader; fewer batches a turn, since it takes longer."""
+    dataset = FloatPipeline(path, ids)
+    if not per_item:
+        dataset.keep_open()
 
     def load(order: np.ndarray) -> None:
         for _ in DataLoader(dataset, batch_sampler=Order(order)):
             pass
 
-    around = nullcontext if per_item else dataset.opened
-    return Variant(load, SLOW_BATCHES[per_item], around)
+    return Variant(load, batches=2 if per_item else 6)
 
 
 def ours(pack: Pack, *, normalize: bool = False) -> Variant:
@@ -179,10 +171,9 @@ def packs(keys: int) -> tuple[Path, list[str], dict[str, Pack]]:
 def variants(keys: int) -> dict[str, Variant]:
     """Everything that is measured, by name."""
     root, ids, made = packs(keys)
-    slow = FloatPipeline(root / HDF5, ids)
     return {
-        "h5 per item": baseline(slow, per_item=True),
-        "h5 once": baseline(slow, per_item=False),
+        "h5 per item": baseline(root / HDF5, ids, per_item=True),
+        "h5 once": baseline(copy_of(root / HDF5), ids, per_item=False),
         "ours": ours(made["bytes"]),
         "ours float32": ours(made["bytes"], normalize=True),
         "decode": decode_only(made["bytes"]),
@@ -202,10 +193,9 @@ def measure(calls: dict[str, Variant], *, keys: int, rounds: int) -> Measured:
     for _ in range(rounds + 1):
         for name, variant in calls.items():
             order = rng.integers(0, keys, variant.batches * BATCH)
-            with variant.around():
-                start = time.perf_counter()
-                variant.load(order)
-                rates[name].append(len(order) / (time.perf_counter() - start))
+            start = time.perf_counter()
+            variant.load(order)
+            rates[name].append(len(order) / (time.perf_counter() - start))
     return {name: values[1:] for name, values in rates.items()}
 
 

@@ -5,6 +5,7 @@ bytes repeat among `DISTINCT` generated tiles; what an access costs depends on t
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,20 @@ def archive(keys: int) -> tuple[Path, list[str]]:
         _write(partial, ids)
         partial.replace(root / HDF5)
     return root, ids
+
+
+def copy_of(path: Path) -> Path:
+    """A second file of the same content, made once.
+
+    HDF5 shares an open file's index with every other handle of the process: beside a handle that
+    stays open on the same file, opening per item would cost almost nothing.
+    """
+    copy = path.with_name(f"copy-{path.name}")
+    if not copy.exists():
+        partial = path.with_name(f".{copy.name}.partial")
+        shutil.copyfile(path, partial)
+        partial.replace(copy)
+    return copy
 
 
 def _write(path: Path, ids: list[str]) -> None:

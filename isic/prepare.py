@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isic.errors import ConfigError, DataError, first_five
 from isic.images.pack import build_pack
-from isic.images.packfile import Pack
+from isic.images.packfile import MISSING, OK, Pack
 from isic.index.schema import Index, index_hash
 from isic.split.grouped import assign_folds, subsample_groups
 from isic.split.split_file import read_split, split_hash, split_path, write_split
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """The keys of conf/split: number of folds, seed, or a given CSV (image_id, group, fold)."""
+    """The `split` keys: number of folds, seed, or a given CSV (image_id, group, fold)."""
 
     n_folds: int = 5
     seed: int = 0
@@ -76,15 +76,19 @@ class PixelOptions:
 
 @dataclass(frozen=True)
 class Rows:
-    """Index rows 0..N-1 and the pack that holds their images, row by row."""
+    """Index rows 0..N-1 and the pack that holds their images.
+
+    pack_row: Where in the pack each row's image lies, (N,).
+    """
 
     table: pd.DataFrame
     pack: Pack
+    pack_row: NDArray[np.int64]
 
     @property
     def readable(self) -> NDArray[np.bool_]:
         """Which rows have an image that decodes, (N,)."""
-        return np.asarray(self.pack.status == 0)
+        return np.asarray(self.pack.status[self.pack_row] == OK)
 
 
 def make_split(
@@ -116,7 +120,7 @@ def make_split(
         fold = assign_folds(train, n_folds=options.n_folds, seed=options.seed)
         if fraction < 1:
             kept = subsample_groups(train, fold, fraction=fraction, seed=options.seed)
-            train, fold = train[kept], fold[kept]
+            train, fold = train.loc[kept.index[kept]], fold[kept]
         write_split(path, train, fold)
         log.info("split: wrote %s", path)
     table = read_split(path)
@@ -141,38 +145,39 @@ def load_rows(index: Index, table: pd.DataFrame, pixels: PixelOptions, *, image_
     Raises:
         DataError: Rows without an image, or with one that does not decode, unless told otherwise.
     """
-    absent = table["image"].isna()
-    if absent.any():
-        message = (
-            f"{int(absent.sum())} of {len(table)} rows have no image under {index.root}: "
-            f"{first_five(table.loc[absent, 'image_id'])}"
-        )
-        if pixels.missing_images == "error":
-            raise DataError(
-                f"{message}. Download them ({index.info.download}), or train on the rest with "
-                "data.missing_images=drop."
-            )
-        if absent.all():
-            raise DataError(f"{message}; nothing is left to train on")
-        log.warning("%s; dropped", message)
-        table = table[~absent].reset_index(drop=True)
+    if table["image"].isna().all():
+        raise DataError(_missing_message(index, table["image_id"], len(table)))
     pack = build_pack(
         index.root,
-        table["image"].tolist(),
+        table["image"].where(table["image"].notna(), None).tolist(),
         cache_root=pixels.cache_root,
         resize=pixels.resize,
         pixels=image_size if pixels.cache == "pixels" else None,
     )
-    rows = Rows(table, pack)
+    missing = pack.status == MISSING
+    if missing.any():
+        message = _missing_message(index, table.loc[missing, "image_id"], len(table))
+        if pixels.missing_images == "error" or missing.all():
+            raise DataError(message)
+        log.warning("%s Dropped.", message.split(" Download")[0])
+    rows = Rows(table[~missing].reset_index(drop=True), pack, np.flatnonzero(~missing))
     _report_bad(rows, pixels.on_bad_image)
     return rows
 
 
+def _missing_message(index: Index, ids: pd.Series, n_rows: int) -> str:
+    return (
+        f"{len(ids)} of {n_rows} rows have no image under {index.root}: {first_five(ids)}. "
+        f"Download the images: {index.download}; or use the rows that have one: data.missing_images=drop"
+    )
+
+
 def _report_bad(rows: Rows, on_bad_image: str) -> None:
     bad = np.flatnonzero(~rows.readable).tolist()
-    if len(bad) == 0:
+    if not bad:
         return
-    named = first_five(f"{rows.table['image_id'].iat[i]} ({rows.pack.reason(i)})" for i in bad)
+    ids, reasons = rows.table["image_id"], rows.pack.reason
+    named = first_five(f"{ids.iat[i]} ({reasons(int(rows.pack_row[i]))})" for i in bad)
     message = f"{len(bad)} of {len(rows.table)} images cannot be read: {named}"
     if on_bad_image == "error":
         raise DataError(

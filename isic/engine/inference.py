@@ -111,7 +111,7 @@ def _predict_one(path: Path, data: LesionDataModule, config: Mapping[str, Any]) 
     if not len(table) or table["image"].isna().all():
         raise DataError(
             f"split={config['split']}: no image of that part lies under {data.root.resolve()}; "
-            f"{data.index.info.download}"
+            f"download them: {data.index.download}"
         )
     rows = load_rows(data.index, table, data.pixels, image_size=data.image_size)
     return predict_rows(trainer, classifier, data, rows, np.arange(len(rows.table)), fold=-2)

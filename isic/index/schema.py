@@ -73,6 +73,11 @@ class Index:
     info: DatasetInfo
     root: Path
 
+    @property
+    def download(self) -> str:
+        """The command that fetches the archive to where it was looked for."""
+        return self.info.download.replace("DATA_ROOT", str(self.root))
+
 
 def standard_columns(info: DatasetInfo) -> tuple[str, ...]:
     """Return the columns every index starts with, in order."""
