@@ -6,6 +6,7 @@ that `--help` and a mistyped key answer at once. `HYDRA_FULL_ERROR=1` shows full
 """
 
 import difflib
+import errno
 import importlib
 import logging
 import os

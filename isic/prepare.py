@@ -168,7 +168,8 @@ def load_rows(index: Index, table: pd.DataFrame, pixels: PixelOptions, *, image_
 def _missing_message(index: Index, ids: pd.Series, n_rows: int) -> str:
     return (
         f"{len(ids)} of {n_rows} rows have no image under {index.root}: {first_five(ids)}. "
-        f"Download the images: {index.download}; or use the rows that have one: data.missing_images=drop"
+        f"Download the images: {index.download}; "
+        "or use the rows that have one: data.missing_images=drop"
     )
 
 

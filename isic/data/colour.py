@@ -66,4 +66,4 @@ def color_matrix(
         ),
         np.float32,
     )
-    return (weights @ _TERMS).reshape(3, 4)
+    return weights.dot(_TERMS).reshape(3, 4)

@@ -118,7 +118,7 @@ class LesionDataset(Dataset[Batch]):
 
     def __getitems__(self, batch: tuple[int, Sequence[int]]) -> Batch:
         """The samples at `positions` of an `(epoch, positions)` pair, in that order."""
-        epoch, positions = batch[0], np.asarray(batch[1], np.int64)
+        epoch, positions = batch[0], np.array(batch[1], np.int64)  # a copy: it leaves as a tensor
         rows, size = self.rows[positions], self.transform.size
         seeds = sample_seeds(self.seed, epoch=epoch, rows=rows)
         images = self._ring.take((len(rows), size, size, 3), self.transform.dtype)

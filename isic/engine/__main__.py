@@ -1,21 +1,38 @@
-"""One rank of `isic.engine.launch.relaunch`: python -m isic.engine FROZEN_CONFIG."""
+"""One rank of `isic.engine.launch.relaunch`: python -m isic.engine FROZEN_CONFIG.
+
+Its exit code is seen by torchrun alone, which ends the other ranks; the parent says what it means.
+"""
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
 import yaml
 
 from isic.engine.fold import fit_fold
+from isic.engine.launch import die_with_parent
+from isic.errors import IsicError
 
 
 def main() -> None:
     """Train the fold of a frozen config; only the first rank speaks."""
+    die_with_parent()
+    signal.signal(signal.SIGTERM, _terminate)
     first = os.environ.get("RANK", "0") == "0"
     level = logging.INFO if first else logging.ERROR
     logging.basicConfig(format="%(message)s", level=level, stream=sys.stderr)
-    fit_fold(yaml.safe_load(Path(sys.argv[1]).read_text()))
+    try:
+        fit_fold(yaml.safe_load(Path(sys.argv[1]).read_text()))
+    except IsicError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
         ConfigError: The run's folder holds another experiment.
     """
     data = data or build_data(config)
+    _ = data.split  # a fold that does not exist is refused before it gets a folder
     run = Path(config["paths"]["runs"]).resolve() / config["name"]
     folder = RunFolder(run / f"fold{config['fold']}")
     options: TrainerOptions = instantiate(config["trainer"])
@@ -76,7 +77,8 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
         folder.claim(config, index_hash(data.index.table))
         if not folder.finished:
             if options.n_devices > 1 and not is_launched():
-                _ = data.positions  # what is wrong with the data is said here, once
+                _ = data.positions  # what is wrong with data or checkpoint is said here, once
+                _ = read(folder.last) if folder.last.exists() else None
                 relaunch(config, folder.path, n_devices=options.n_devices)
             else:
                 _train(config, data, folder, options)
@@ -96,7 +98,7 @@ def _train(
     """Fit from the last finished epoch on, then predict, score and write everything of the fold."""
     started = time.perf_counter()
     if rank() == 0:
-        remove_litter(folder.path / "checkpoints")
+        remove_litter(folder.path)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     classifier = build_classifier(config, data)
     if rank() == 0:
@@ -126,12 +128,14 @@ def _fit(
     options: TrainerOptions,
 ) -> None:
     resume = folder.last if folder.last.exists() else None
+    steps = 0
     if resume:
         done = read(resume)
+        steps = done["global_step"]
         log.info("resuming after epoch %d of %d", done["epoch"] + 1, options.max_epochs)
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsTable):
-                logger.forget_after(done["global_step"])
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsTable):
+            logger.forget_after(steps)
     if options.channels_last in (True, "auto"):
         classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if options.compile:
@@ -240,7 +244,8 @@ def _check_choices(config: Mapping[str, Any]) -> None:
 
 
 def _empty(folder: Path) -> None:
-    """overwrite=true: throw away what the run holds, but not its lock."""
+    """overwrite=true: throw away what the run holds, the score first, but not its lock."""
+    (folder / "score.json").unlink(missing_ok=True)  # a killed overwrite must not look finished
     for child in folder.iterdir() if folder.exists() else ():
         if child.is_dir():
             shutil.rmtree(child)

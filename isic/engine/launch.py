@@ -56,7 +56,7 @@ def relaunch(config: Mapping[str, Any], folder: Path, *, n_devices: int) -> None
     ranks = subprocess.Popen(
         command,
         env={**os.environ, "OMP_NUM_THREADS": threads, RELAUNCHED: "1"},
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     )
     try:
         code = ranks.wait()
@@ -68,6 +68,6 @@ def relaunch(config: Mapping[str, Any], folder: Path, *, n_devices: int) -> None
         raise IsicError(f"one of {n_devices} processes failed (exit code {code}); see above")
 
 
-def _die_with_parent() -> None:
-    """torchrun gets SIGTERM when we die, and then ends its ranks."""
+def die_with_parent() -> None:
+    """This process gets SIGTERM when the one that started it dies, even by SIGKILL."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,20 +1,27 @@
 """timm backbones by name, and what they were made for: input side, mean, std.
 
 Weights come from the hub (`pretrained=True`), from a file or folder that the user brought, or from
-nowhere. Only state dicts are read; a pickle runs nothing (`weights_only=True` inside timm).
+nowhere. Only state dicts are read; a pickle runs nothing (`weights_only=True`).
+Trap: timm loads leniently where the head is left out, so that weights of another architecture are
+dropped in silence; given weights are therefore loaded strictly, without their classifier.
 """
 
 import difflib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from isic.errors import ConfigError
+from isic.errors import CheckpointError, ConfigError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.pt")
+OURS = "network.backbone."  # how a checkpoint of this framework names a backbone's weights
+HUB_TIMEOUT = 5  # seconds
 
 
 @dataclass(frozen=True)
@@ -26,28 +33,52 @@ class InputSpec:
     std: tuple[float, ...]
 
 
-def input_spec(name: str) -> InputSpec:
-    """The spec in timm's `pretrained_cfg`; reads no weights and no network.
+IMAGENET = InputSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def input_spec(name: str, *, weights: bool | str = False) -> InputSpec:
+    """The spec in a given model folder, else in timm's `pretrained_cfg`; no network is used.
 
     Raises:
         ConfigError: No such backbone; names the nearest ones.
     """
+    cfg = timm_config(name)
+    spec = InputSpec(int(cfg.input_size[-1]), tuple(cfg.mean), tuple(cfg.std)) if cfg else IMAGENET
+    return _spec_in_folder(Path(weights), spec) if isinstance(weights, str) else spec
+
+
+def _spec_in_folder(folder: Path, default: InputSpec) -> InputSpec:
+    """What `preprocessor_config.json` (transformers) or `config.json` (timm) says, if anything."""
+    processor, model = folder / "preprocessor_config.json", folder / "config.json"
+    try:
+        if processor.is_file():
+            found = json.loads(processor.read_text())
+            side = found.get("crop_size") or found.get("size") or default.size
+            size = next(iter(side.values())) if isinstance(side, dict) else side
+            mean, std = found.get("image_mean"), found.get("image_std")
+        else:
+            found = (
+                json.loads(model.read_text()).get("pretrained_cfg", {}) if model.exists() else {}
+            )
+            size = found.get("input_size", (default.size,))[-1]
+            mean, std = found.get("mean"), found.get("std")
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"model.pretrained: {folder} has a broken config file: {error}") from None
+    return InputSpec(int(size), tuple(mean or default.mean), tuple(std or default.std))
+
+
+def timm_config(name: str) -> Any:
+    """timm's `pretrained_cfg` of a backbone, or None where it has none; refuses unknown names."""
     import timm
 
-    check_name(name)
-    cfg: Any = timm.get_pretrained_cfg(name)
-    if cfg is None:
-        return InputSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    return InputSpec(int(cfg.input_size[-1]), tuple(cfg.mean), tuple(cfg.std))
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that timm does not know."""
-    import timm
-
-    if timm.is_model(name):
-        return
-    known = timm.list_models() + timm.list_pretrained()
+    architecture = name.partition(".")[0]
+    if timm.is_model(architecture):
+        try:
+            return timm.get_pretrained_cfg(name)
+        except RuntimeError:  # the architecture is right, its tag is not
+            known = [*timm.list_pretrained(f"{architecture}.*"), architecture]
+    else:
+        known = timm.list_models() + timm.list_pretrained()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ConfigError(f"model.backbone: timm has no model {name!r}.{hint}")
@@ -59,58 +90,142 @@ def create_backbone(
     """A timm model without head: `forward(image (B, 3, H, W)) -> (B, num_features)`.
 
     Raises:
-        ConfigError: Unknown name, weights that cannot be had or do not fit, or a side that the
-            model cannot take.
+        ConfigError: Unknown name, weights that cannot be had, or a side that the model cannot take.
+        CheckpointError: Weights that cannot be read or belong to another architecture.
     """
     import timm
 
-    check_name(name)
-    arguments: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path}
-    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+    cfg = timm_config(name)
+    arguments: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path or None}
+    if getattr(cfg, "fixed_input_size", False):
         arguments["img_size"] = image_size
     if isinstance(pretrained, str):
-        arguments["pretrained_cfg_overlay"] = {"file": str(weight_file(Path(pretrained)))}
+        arguments["pretrained_cfg_overlay"] = _overlay(read_weights(Path(pretrained)), cfg)
     try:
-        return timm.create_model(name, pretrained=bool(pretrained), **arguments)
+        with _hub_or_its_cache(pretrained is True):
+            backbone: Any = timm.create_model(name, pretrained=bool(pretrained), **arguments)
     except Exception as error:
-        if not pretrained:
-            raise
-        raise ConfigError(_weights_message(name, pretrained, error)) from error
+        raise _explained(error, name, pretrained, cfg) from error
+    if isinstance(pretrained, str):
+        backbone.pretrained_cfg.pop("state_dict")  # else every copy of the model copies it too
+    _check_patches(backbone, name, image_size)
+    return backbone  # type: ignore[no-any-return]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file or folder: timm's, torch's, safetensors, or our own checkpoint's.
+
+    Raises:
+        CheckpointError: Not a file of plain tensors.
+    """
+    from timm.models import load_state_dict
+
+    file = weight_file(path)
+    try:
+        state: dict[str, Tensor] = load_state_dict(str(file), weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"model.pretrained: {file} cannot be read as a file of plain tensors "
+            f"(weights_only=True): {_first_line(error)}"
+        ) from None
+    return {k.removeprefix(OURS): v for k, v in state.items() if k.startswith(OURS)} or state
+
+
+def weight_file(path: Path) -> Path:
+    """The file itself, or the weight file in a folder."""
+    if not path.exists():
+        raise ConfigError(f"model.pretrained: no such file or folder: {path.resolve()}")
+    if path.is_file():
+        return path
+    found = [path / name for name in WEIGHT_FILES if (path / name).exists()]
+    found = found or sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pth"))
+    if found:
+        return found[0]
+    raise ConfigError(f"model.pretrained: {path.resolve()} holds none of {', '.join(WEIGHT_FILES)}")
 
 
 def n_features(backbone: nn.Module, *, name: str, image_size: int) -> int:
     """Width of the pooled features, seen on one black image of the size that will be used.
 
-    timm's `num_features` is wrong for a few models, and a ViT refuses a side only when it runs.
+    timm's `num_features` is wrong for a few models, and some refuse a side only when they run.
     """
     training = backbone.training
     try:
         with torch.no_grad():
             return int(backbone.eval()(torch.zeros(1, 3, image_size, image_size)).shape[1])
-    except (AssertionError, RuntimeError) as error:
-        raise ConfigError(f"data.image_size: {name} cannot take {image_size} px: {error}") from None
+    except (AssertionError, RuntimeError, ValueError) as error:
+        made_for = input_spec(name).size
+        raise ConfigError(
+            f"data.image_size: {name} cannot take {image_size} px ({_first_line(error)}); it was "
+            f"made for {made_for}, and most sides that are multiples of 32 will do"
+        ) from None
     finally:
         backbone.train(training)
 
 
-def weight_file(path: Path) -> Path:
-    """The file itself, or the first known weight file in a folder."""
-    if path.is_dir():
-        found = [path / name for name in WEIGHT_FILES if (path / name).exists()]
-        if found:
-            return found[0]
-        raise ConfigError(f"model.pretrained: {path} holds none of {', '.join(WEIGHT_FILES)}")
-    if not path.exists():
-        raise ConfigError(f"model.pretrained: no such file: {path.resolve()}")
-    return path
+def _check_patches(backbone: nn.Module, name: str, image_size: int) -> None:
+    """A patch embedding cuts off what is left over at the right and lower edge: refuse instead."""
+    from timm.layers.patch_embed import PatchEmbed
+
+    embedding = getattr(backbone, "patch_embed", None)
+    if not isinstance(embedding, PatchEmbed) or embedding.dynamic_img_pad:
+        return
+    patch = int(embedding.patch_size[0])
+    if image_size % patch:
+        below, above = image_size // patch * patch, (image_size // patch + 1) * patch
+        near = f"{below} or {above}" if below else str(above)
+        raise ConfigError(
+            f"data.image_size: {name} takes multiples of its {patch} px patches, got {image_size}; "
+            f"the nearest are {near}"
+        )
 
 
-def _weights_message(name: str, pretrained: bool | str, error: Exception) -> str:
+def _overlay(state: Mapping[str, Tensor], cfg: Any) -> dict[str, Any]:
+    """timm's settings for weights in hand: without classifier, and then loaded strictly."""
+    named = getattr(cfg, "classifier", None) or ()
+    heads = (named,) if isinstance(named, str) else tuple(named)
+    kept = {k: v for k, v in state.items() if not k.startswith(tuple(f"{h}." for h in heads))}
+    return {"state_dict": kept, "num_classes": 0, "label_offset": 0}
+
+
+@contextmanager
+def _hub_or_its_cache(wanted: bool) -> Iterator[None]:
+    """Ask the hub once; without an answer use its cache alone: its own retries take a minute."""
+    from huggingface_hub import constants, get_session
+
+    offline = constants.HF_HUB_OFFLINE
+    if wanted and not offline:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+        except Exception:  # whatever a proxy, a resolver or a firewall comes up with
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+def _explained(error: Exception, name: str, pretrained: bool | str, cfg: Any) -> Exception:
+    """What a user can do about an error of timm's."""
+    if "drop_path_rate" in str(error):
+        return ConfigError(f"model.drop_path: {name} has no stochastic depth; set it to 0")
+    if not pretrained:
+        return ConfigError(f"model.backbone: timm cannot build {name}: {_first_line(error)}")
     if isinstance(pretrained, str):
-        return f"model.pretrained: {pretrained} does not fit {name}: {error}"
-    return (
-        f"model.pretrained=true: the weights of {name} could not be fetched "
-        f"({type(error).__name__}). Without a network, download the model on another machine "
-        f"(huggingface-cli download timm/{name}), then model.pretrained=PATH; "
-        "or model.pretrained=false to train from scratch."
+        lines = [line[:300] for line in str(error).splitlines()[:4]]
+        return CheckpointError(
+            "\n".join([f"model.pretrained: {pretrained} is not {name}:", *lines])
+        )
+    hub = getattr(cfg, "hf_hub_id", None)
+    if hub is None:
+        return ConfigError(f"model.pretrained: timm has no weights of {name}; set it to false")
+    return ConfigError(
+        f"model.pretrained=true: the weights of {name} could not be fetched from the hub and are "
+        f"not in its cache ({type(error).__name__}). Fetch them where there is a network "
+        f"(hf download {hub} --local-dir DIR), then model.pretrained=DIR; or "
+        "model.pretrained=false to train from scratch."
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

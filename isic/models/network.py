@@ -1,6 +1,6 @@
 """The network every archive shares: normalise on the device, backbone, dropout, linear head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,10 @@ from isic.models.backbone import create_backbone, input_spec, n_features
 class LesionNetwork(nn.Module):
     """One image -> logits.
 
-    `forward({"image": (B, 3, H, W)}) -> (B, n_logits)`. uint8 images are normalised here, with the
-    backbone's own mean and std; float images are taken as they are.
+    `forward({"image": (B, 3, H, W)}) -> (B, n_logits)`. uint8 images are normalised here; float
+    images are taken as they are.
+
+    mean, std: Of RGB in 0..1; default those the backbone was trained with.
     """
 
     mean: Tensor
@@ -28,23 +30,28 @@ class LesionNetwork(nn.Module):
         image_size: int | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        spec = input_spec(backbone)
+        spec = input_spec(backbone, weights=pretrained)
         self.image_size = image_size or spec.size
+        # all that `load` needs to build the same network again, without the weights it began with
         self.arguments: dict[str, Any] = {
             "backbone": backbone,
             "n_logits": n_logits,
             "image_size": self.image_size,
             "dropout": dropout,
             "drop_path": drop_path,
+            "mean": list(mean or spec.mean),
+            "std": list(std or spec.std),
         }
         self.backbone = create_backbone(
             backbone, pretrained=pretrained, image_size=self.image_size, drop_path=drop_path
         )
-        # 1x1x1 per channel, in units of uint8: (image - mean) / std
-        self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(1, 3, 1, 1), False)
-        self.register_buffer("std", 255 * torch.tensor(spec.std).view(1, 3, 1, 1), False)
+        for name in ("mean", "std"):  # 1x1x1 per channel, in units of uint8
+            value = 255 * torch.tensor(self.arguments[name]).view(1, 3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(
             n_features(self.backbone, name=backbone, image_size=self.image_size), n_logits
@@ -56,4 +63,7 @@ class LesionNetwork(nn.Module):
         if image.dtype == torch.uint8:
             image = (image - self.mean) / self.std
         features = self.backbone(image)  # (B, F)
-        return torch.as_tensor(self.head(self.dropout(features)))
+        # bfloat16 knows 256 steps between two powers of two: logits of many rows would tie
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(self.head.weight.dtype)
+            return torch.as_tensor(self.head(self.dropout(features)))

@@ -130,9 +130,13 @@ class OwnSigterm(Callback):
         if callable(self.handler):
             signal.signal(signal.SIGTERM, self.handler)
 
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same; Lightning's handler would let a prediction run to its end."""
+        self.on_train_start(trainer, pl_module)
+
 
 class Stopwatch(Callback):
-    """Seconds spent in training and in validation, images trained on, peak memory."""
+    """Seconds spent in training and in validation, images trained on; a resume counts on."""
 
     def __init__(self) -> None:
         self.train_seconds = self.validation_seconds = 0.0
@@ -163,6 +167,15 @@ class Stopwatch(Callback):
         """Book the epoch."""
         self.validation_seconds += self._validated
         self.train_seconds += time.perf_counter() - self._epoch_start - self._validated
+
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
+        return {k: getattr(self, k) for k in ("train_seconds", "validation_seconds", "images")}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Go on counting where the checkpoint's run stood."""
+        for key, value in state_dict.items():
+            setattr(self, key, value)
 
     @property
     def images_per_second(self) -> float:

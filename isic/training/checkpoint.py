@@ -60,8 +60,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def remove_litter(folder: Path) -> None:
-    """Delete what a killed writer left; call it only while holding the run's lock."""
-    for path in folder.glob(f"{PREFIX}*"):
+    """Delete what a killed writer left in a run; call it only while holding the run's lock."""
+    for path in folder.rglob(f"{PREFIX}*"):
         log.info("removed %s, which an interrupted process left half written", path)
         path.unlink(missing_ok=True)
 

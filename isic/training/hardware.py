@@ -7,6 +7,8 @@ import torch
 
 from isic.errors import ConfigError
 
+ACCELERATORS = ("auto", "cpu", "gpu")
+
 
 @dataclass(frozen=True)
 class TrainerOptions:
@@ -32,6 +34,18 @@ class TrainerOptions:
     check_val_every_n_epoch: int = 1
     limit_train_batches: int | float = 1.0
     limit_val_batches: int | float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that would quietly mean something else."""
+        if self.accelerator not in ACCELERATORS:
+            raise ConfigError(
+                f"trainer.accelerator: expected one of {', '.join(ACCELERATORS)}, "
+                f"got {self.accelerator!r}"
+            )
+        if self.devices != "auto" and not (str(self.devices).isdecimal() and int(self.devices)):
+            raise ConfigError(
+                f"trainer.devices: expected a number of processes or auto, got {self.devices!r}"
+            )
 
     @property
     def on_gpu(self) -> bool:

@@ -33,8 +33,9 @@ class Objective(nn.Module):
 
     def balance(self, class_counts: Sequence[int]) -> None:
         """Tell the loss how many training rows each class has, where it asks for them."""
-        if isinstance(self.loss, BinaryCrossEntropy):
-            self.loss.balance(class_counts)
+        balance = getattr(self.loss, "balance", None)
+        if balance is not None:
+            balance(class_counts)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean loss of a batch, a scalar."""
@@ -71,8 +72,6 @@ class BinaryCrossEntropy(nn.Module):
     label_smoothing: Targets become `target * (1 - s) + s / 2`.
     """
 
-    pos_weight: Tensor
-
     def __init__(
         self,
         *,
@@ -82,22 +81,21 @@ class BinaryCrossEntropy(nn.Module):
         super().__init__()
         self.balanced = pos_weight == "balanced"
         self.label_smoothing = label_smoothing
-        weight = 1.0 if pos_weight is None or pos_weight == "balanced" else float(pos_weight)
-        self.register_buffer("pos_weight", torch.tensor([weight]), persistent=False)
+        # no buffer: averaging the weights would average and swap it too
+        self.pos_weight = [1.0 if pos_weight in (None, "balanced") else float(pos_weight)]
 
     def balance(self, class_counts: Sequence[int]) -> None:
         """Set the weight of positives from the class counts of the training rows."""
         if self.balanced:
-            counts = torch.tensor(class_counts, dtype=torch.float32)
-            positives = counts[1:] if len(counts) == 2 else counts
-            weight = (counts.sum() - positives) / positives.clamp(min=1)
-            self.pos_weight = weight.to(self.pos_weight.device)
+            total = sum(class_counts)
+            positives = class_counts[1:] if len(class_counts) == 2 else class_counts
+            self.pos_weight = [(total - n) / max(n, 1) for n in positives]
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits and 0/1 targets (B, K) -> scalar."""
         soft = target * (1 - self.label_smoothing) + self.label_smoothing / 2
         return functional.binary_cross_entropy_with_logits(
-            logits, soft, pos_weight=self.pos_weight.to(logits.dtype)
+            logits, soft, pos_weight=logits.new_tensor(self.pos_weight)
         )
 
 
@@ -116,8 +114,9 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits and 0/1 targets (B, K) -> scalar."""
         entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        p_true = torch.exp(-entropy)
-        loss = (1 - p_true) ** self.gamma * entropy
+        # 1 - p_t; exactly 0 would make the gradient of a power below 1 infinite
+        p_wrong = (-torch.expm1(-entropy)).clamp(min=1e-12)
+        loss = p_wrong**self.gamma * entropy
         if self.alpha is not None:
             loss = loss * (self.alpha * target + (1 - self.alpha) * (1 - target))
         return loss.mean()

@@ -48,8 +48,17 @@ class WarmupCosine:
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: biases and norm scales (1-D) get no weight decay."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if p.ndim > 1]
-    plain = [p for p in trainable if p.ndim <= 1]
-    return [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    """Trainable parameters in two groups, the second without weight decay.
+
+    Those are biases and norm scales (1-D), and what a timm model lists in `no_weight_decay`
+    (position embeddings, class tokens).
+    """
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    exempt = {name for name, p in named.items() if p.ndim <= 1}
+    for prefix, child in module.named_modules():
+        listed: set[str] = getattr(child, "no_weight_decay", set)()
+        exempt |= {f"{prefix}.{name}".lstrip(".") for name in listed}
+    return [
+        {"params": [p for name, p in named.items() if name not in exempt]},
+        {"params": [p for name, p in named.items() if name in exempt], "weight_decay": 0.0},
+    ]

@@ -1,9 +1,11 @@
 """Test-time augmentation: average the probabilities over the eight views of a square image."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 Network = Callable[[Mapping[str, Tensor]], Tensor]
 
@@ -16,14 +18,13 @@ def d4_views(image: Tensor) -> Iterator[Tensor]:
 
 
 def averaged_logits(network: Network, batch: Mapping[str, Tensor], activation: str) -> Tensor:
-    """Logits (B, K) whose probabilities are the mean over the views' probabilities."""
-    total: Tensor | None = None
-    views = 0
-    for view in d4_views(batch["image"]):
-        logits = network({**batch, "image": view}).double()  # (B, K)
-        probs = logits.softmax(dim=1) if activation == "softmax" else logits.sigmoid()
-        total = probs if total is None else total + probs
-        views += 1
-    assert total is not None
-    mean = total / views
-    return mean.log() if activation == "softmax" else torch.logit(mean)
+    """Logits (B, K), float64, whose probabilities are the mean over the views' probabilities.
+
+    In logarithms throughout: a mean of probabilities near 1 would be 1, and ranks would tie.
+    """
+    logits = [network({**batch, "image": view}).double() for view in d4_views(batch["image"])]
+    stacked = torch.stack(logits)  # (8, B, K)
+    if activation == "softmax":
+        return stacked.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
+    positive, negative = logsigmoid(stacked), logsigmoid(-stacked)
+    return positive.logsumexp(dim=0) - negative.logsumexp(dim=0)
