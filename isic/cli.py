@@ -63,7 +63,7 @@ def command(name: str, task: str) -> None:
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on from the last finished epoch", 130)
     except Exception as error:
-        _fail(str(error) if isinstance(error, IsicError) else "", exit_code(error), error)
+        _fail(_message(error), exit_code(error))
     if len(outcomes) > 1:
         _print_table(outcomes)
         sys.exit(1 if any(o.exit_code for o in outcomes) else 0)
@@ -79,6 +79,7 @@ def exit_code(error: BaseException) -> int:
 
 def _terminate(signum: int, frame: object) -> None:
     """Leave through `finally` blocks; the last finished epoch is already on disk."""
+    os.write(2, b"terminated; the same command goes on from the last finished epoch\n")
     raise SystemExit(128 + signum)
 
 
@@ -91,7 +92,7 @@ def _job(task: str, outcomes: list[Outcome], full_trace: bool) -> Callable[[Dict
         try:
             result = getattr(importlib.import_module(module), function)(cfg)
         except Exception as error:
-            message = str(error) if isinstance(error, IsicError) else traceback.format_exc()
+            message = _message(error)
             _fail_job(message, error if full_trace else None)
             outcomes.append(Outcome(job_name, exit_code(error), message.strip().split("\n")[-1]))
             return None
@@ -102,6 +103,14 @@ def _job(task: str, outcomes: list[Outcome], full_trace: bool) -> Callable[[Dict
     return job
 
 
+def _message(error: Exception) -> str:
+    if isinstance(error, IsicError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error}. What was finished is whole: free some space, give the same command again."
+    return "".join(traceback.format_exception(error))
+
+
 def _fail_job(message: str, error: BaseException | None) -> None:
     if error is not None:
         traceback.print_exception(error)
@@ -109,10 +118,7 @@ def _fail_job(message: str, error: BaseException | None) -> None:
 
 
 def _fail(message: str, code: int, error: BaseException | None = None) -> None:
-    if not message and error is not None:
-        traceback.print_exception(error)
-    if message:
-        _fail_job(message, None)
+    _fail_job(message, error)
     sys.exit(code)
 
 

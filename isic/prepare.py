@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from isic.errors import ConfigError, DataError, first_five
 from isic.images.pack import build_pack
-from isic.images.packfile import MISSING, OK, Pack
+from isic.images.packfile import MISSING, OK, UNREADABLE, Pack
 from isic.index.schema import Index, index_hash
-from isic.split.grouped import assign_folds, subsample_groups
+from isic.split.grouped import assign_folds, group_of, subsample_groups
 from isic.split.split_file import read_split, split_hash, split_path, write_split
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,8 @@ class PixelOptions:
     cache: `bytes` (packed JPEG) or `pixels` (decoded to the training size, where it fits).
     resize: Side in pixels to re-encode to while packing; None keeps the original bytes.
     on_bad_image: `error` names them; `skip` leaves them out of training and counts them.
-    missing_images: `error`, or `drop` the rows that have no image file.
+    missing_images: `error`, or `drop` them from training; predictions then have a row without
+        probabilities for each, as for a bad image.
     """
 
     cache_root: Path
@@ -76,19 +77,15 @@ class PixelOptions:
 
 @dataclass(frozen=True)
 class Rows:
-    """Index rows 0..N-1 and the pack that holds their images.
-
-    pack_row: Where in the pack each row's image lies, (N,).
-    """
+    """Index rows 0..N-1 and the pack that holds their images, row by row."""
 
     table: pd.DataFrame
     pack: Pack
-    pack_row: NDArray[np.int64]
 
     @property
     def readable(self) -> NDArray[np.bool_]:
         """Which rows have an image that decodes, (N,)."""
-        return np.asarray(self.pack.status[self.pack_row] == OK)
+        return np.asarray(self.pack.status == OK)
 
 
 def make_split(
@@ -99,23 +96,20 @@ def make_split(
     fraction: Share of groups to keep, stratified; kept rows have the folds of the full split.
 
     Raises:
-        DataError: A given file that does not cover the archive's training rows.
+        DataError: A given file that is of another archive, or whose folds are not sound.
     """
     train = index.table[index.table["split"] == "train"]
     if options.file is not None:
-        path = Path(options.file)
-        if not path.exists():
-            raise DataError(f"split.file: no such file: {path.resolve()}")
-    else:
-        path = split_path(
-            runs_root,
-            archive=index.info.name,
-            method="grouped",
-            n_folds=options.n_folds,
-            seed=options.seed,
-            index_hash=index_hash(index.table),
-            fraction=fraction,
-        )
+        return _given_split(Path(options.file), train, fraction)
+    path = split_path(
+        runs_root,
+        archive=index.info.name,
+        method="grouped",
+        n_folds=options.n_folds,
+        seed=options.seed,
+        index_hash=index_hash(index.table),
+        fraction=fraction,
+    )
     if not path.exists():
         fold = assign_folds(train, n_folds=options.n_folds, seed=options.seed)
         if fraction < 1:
@@ -123,6 +117,16 @@ def make_split(
             train, fold = train.loc[kept.index[kept]], fold[kept]
         write_split(path, train, fold)
         log.info("split: wrote %s", path)
+    return Split(path, split_hash(path), read_split(path))
+
+
+def _given_split(path: Path, train: pd.DataFrame, fraction: float) -> Split:
+    """The user's own split file, if it can give an honest score on these training rows."""
+    if fraction < 1:
+        raise ConfigError(
+            f"data.fraction: expected 1 with split.file, got {fraction}; the rows to use are those "
+            f"that {path} names"
+        )
     table = read_split(path)
     unknown = table.loc[~table["image_id"].isin(train["image_id"]), "image_id"]
     if len(unknown):
@@ -130,7 +134,26 @@ def make_split(
             f"{path}: {len(unknown)} of {len(table)} image ids are not training rows of the "
             f"archive: {first_five(unknown)}. Give the split file of this archive, or none."
         )
+    folds = sorted(set(table["fold"]) - {-1, -2})
+    if len(folds) < 2 or folds != list(range(len(folds))):
+        raise DataError(f"{path}: expected folds 0, 1, ... without a gap, got {folds}")
+    _refuse_divided_groups(path, table, train)
+    if len(table) < len(train):
+        log.warning("%s names %d of %d training rows; others rest", path, len(table), len(train))
     return Split(path, split_hash(path), table)
+
+
+def _refuse_divided_groups(path: Path, table: pd.DataFrame, train: pd.DataFrame) -> None:
+    """A patient in two folds makes every score too good."""
+    group = pd.Series(group_of(train).to_numpy(), index=train["image_id"].to_numpy())
+    used = table[table["fold"] != -1]
+    n_folds = used.groupby(group.reindex(used["image_id"]).to_numpy())["fold"].nunique()
+    divided = n_folds.index[n_folds > 1]
+    if len(divided):
+        raise DataError(
+            f"{path}: {len(divided)} groups (patient, else lesion) lie in several folds: "
+            f"{first_five(divided)}. Keep each in one fold, or leave split.file out."
+        )
 
 
 def fold_rows(index: Index, split: Split) -> pd.DataFrame:
@@ -146,7 +169,8 @@ def load_rows(index: Index, table: pd.DataFrame, pixels: PixelOptions, *, image_
         DataError: Rows without an image, or with one that does not decode, unless told otherwise.
     """
     if table["image"].isna().all():
-        raise DataError(_missing_message(index, table["image_id"], len(table)))
+        message = _missing_message(index, table["image_id"], len(table))
+        raise DataError(f"{message}. Download the images: {index.download}")
     pack = build_pack(
         index.root,
         table["image"].where(table["image"].notna(), None).tolist(),
@@ -154,31 +178,36 @@ def load_rows(index: Index, table: pd.DataFrame, pixels: PixelOptions, *, image_
         resize=pixels.resize,
         pixels=image_size if pixels.cache == "pixels" else None,
     )
-    missing = pack.status == MISSING
-    if missing.any():
-        message = _missing_message(index, table.loc[missing, "image_id"], len(table))
-        if pixels.missing_images == "error" or missing.all():
-            raise DataError(message)
-        log.warning("%s Dropped.", message.split(" Download")[0])
-    rows = Rows(table[~missing].reset_index(drop=True), pack, np.flatnonzero(~missing))
+    rows = Rows(table, pack)
+    _report_missing(index, rows, pixels.missing_images)
     _report_bad(rows, pixels.on_bad_image)
+    if not rows.readable.any():
+        raise DataError(f"none of {len(table)} images under {index.root} can be read")
     return rows
 
 
 def _missing_message(index: Index, ids: pd.Series, n_rows: int) -> str:
-    return (
-        f"{len(ids)} of {n_rows} rows have no image under {index.root}: {first_five(ids)}. "
-        f"Download the images: {index.download}; "
-        "or use the rows that have one: data.missing_images=drop"
-    )
+    return f"{len(ids)} of {n_rows} rows have no image under {index.root}: {first_five(ids)}"
+
+
+def _report_missing(index: Index, rows: Rows, missing_images: str) -> None:
+    missing = rows.pack.status == MISSING
+    if not missing.any():
+        return
+    message = _missing_message(index, rows.table["image_id"][missing], len(rows.table))
+    if missing_images == "error":
+        raise DataError(
+            f"{message}. Download the images: {index.download}; or go on without them with "
+            "data.missing_images=drop"
+        )
+    log.warning("%s; left out of training, status=unreadable in predictions", message)
 
 
 def _report_bad(rows: Rows, on_bad_image: str) -> None:
-    bad = np.flatnonzero(~rows.readable).tolist()
+    bad = np.flatnonzero(rows.pack.status == UNREADABLE).tolist()
     if not bad:
         return
-    ids, reasons = rows.table["image_id"], rows.pack.reason
-    named = first_five(f"{ids.iat[i]} ({reasons(int(rows.pack_row[i]))})" for i in bad)
+    named = first_five(f"{rows.table['image_id'].iat[i]} ({rows.pack.reason(i)})" for i in bad)
     message = f"{len(bad)} of {len(rows.table)} images cannot be read: {named}"
     if on_bad_image == "error":
         raise DataError(

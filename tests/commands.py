@@ -26,7 +26,7 @@ PRELOADED = (
 ).split()
 TINY = (
     "model=resnet18 model.backbone=test_resnet.r160_in1k model.pretrained=false data.image_size=32 "
-    "data.batch_size=16 split.n_folds=2 trainer=cpu trainer.max_epochs=3 logger=csv"
+    "data.batch_size=8 split.n_folds=2 trainer=cpu trainer.max_epochs=3 logger=csv"
 ).split()
 """A training of seconds: dropout and EMA are on by default."""
 
@@ -119,6 +119,23 @@ class ForkServer:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """161 training and 21 test tiles of 32 px in the layout of ISIC 2024."""
+    from isic.acquire.synthetic import write_isic2024
+
+    root = tmp_path_factory.mktemp("archive") / "isic2024"
+    return write_isic2024(
+        root, n_images=161, n_test=21, size_range=32, n_patients=40, positives=24
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_archive: Path) -> list[str]:
+    """Arguments of `train.py` for a training of a second: EMA, dropout, redrawn negatives."""
+    return [*TINY, f"data.root={tiny_archive}", "sampler=negatives", "sampler.ratio=2"]
 
 
 @pytest.fixture(scope="session")

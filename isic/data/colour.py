@@ -66,4 +66,5 @@ def color_matrix(
         ),
         np.float32,
     )
-    return weights.dot(_TERMS).reshape(3, 4)
+    matrix: npt.NDArray[np.float32] = weights.dot(_TERMS).reshape(3, 4)
+    return matrix

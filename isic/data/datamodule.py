@@ -178,7 +178,7 @@ class LesionDataModule(pl.LightningDataModule):
         rank, world = self._rank()
         dataset = LesionDataset(
             self.train_rows.pack,
-            rows=self.train_rows.pack_row[rows],
+            rows=rows,
             target=target,
             transform=self.transforms(size=self.image_size),
             seed=self.seed,
@@ -206,7 +206,7 @@ class LesionDataModule(pl.LightningDataModule):
         target = rows.table["target"].fillna(-1).to_numpy(dtype=np.int64)[positions]
         dataset = LesionDataset(
             rows.pack,
-            rows=rows.pack_row[positions],
+            rows=positions,
             target=target,
             transform=Resize(size=self.image_size),
             seed=self.seed,

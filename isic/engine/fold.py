@@ -162,7 +162,8 @@ def _finish(
         _predict_test(config, data, folder, classifier, trainer)
     if trainer.is_global_zero:
         watch = next(c for c in trainer.callbacks if isinstance(c, Stopwatch))  # type: ignore[attr-defined]
-        result |= _resources(watch, time.perf_counter() - started)
+        seconds = time.perf_counter() - started + watch.earlier_seconds
+        result |= _resources(watch, seconds)
         result["selected_on_validation"] = best
         log_result(trainer.loggers, folder, result)
         write_score(folder.score_file, result)

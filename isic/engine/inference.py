@@ -126,7 +126,7 @@ def predict_rows(
     *,
     fold: int,
 ) -> pd.DataFrame:
-    """Predictions of some rows, one table row each in their order; unreadable images get NaN."""
+    """Predictions of some rows, one table row each in their order; NaN where no image is."""
     readable = rows.readable[positions]
     probs = np.full((len(positions), len(classifier.classes)), np.nan)
     if readable.any():
@@ -138,7 +138,7 @@ def predict_rows(
     frame = table[["image_id", "lesion_id"]].reset_index(drop=True)
     frame["fold"] = fold
     frame["split"] = table["split"].to_numpy()
-    frame["status"] = np.where(readable, "ok", "unreadable")
+    frame["status"] = np.array(["ok", "unreadable", "missing"])[rows.pack.status[positions]]
     for i, name in enumerate(classifier.classes):
         frame[f"prob_{name}"] = probs[:, i]
     return frame

@@ -2,7 +2,7 @@
 
 `mean` averages probabilities; `rank_mean` averages each class's ranks, scaled into (0, 1), so that
 models whose scores are spread differently weigh the same. Rows join by image_id, in the order of
-the first table. A row is unreadable only where no model could read it.
+the first table. A row has no probabilities only where no model could read its image.
 The trap: rank means are scores, not probabilities: fine for AUC and pAUC, wrong for thresholds.
 """
 
@@ -45,7 +45,7 @@ def ensemble(
 
     joined = first.reset_index(drop=True).copy()
     joined[prob_columns(classes_of(first))] = mean
-    joined["status"] = np.where(readable.any(axis=0), "ok", "unreadable")
+    joined["status"] = np.where(readable.any(axis=0), "ok", first["status"])
     joined["fold"] = _agreed([f["fold"].astype("Int64") for f in aligned])
     joined.attrs = _joined_attrs(frames)
     return joined

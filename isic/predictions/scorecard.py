@@ -57,8 +57,10 @@ def score(
         seed: Of the resampling.
     """
     labelled = frame[frame["target"].notna()]
+    if "status" in labelled.columns:
+        labelled = labelled[labelled["status"] != "missing"]
     if not len(labelled):
-        raise DataError(f"none of {len(frame)} predictions has a target: nothing to score")
+        raise DataError(f"none of {len(frame)} predictions has a target and an image to score")
     if absent := [c for c in prob_columns(classes) if c not in labelled.columns]:
         raise DataError(f"predictions lack {absent}, asked for by classes {list(classes)}")
     others = [c for c in labelled.columns if not str(c).startswith("prob_")]

@@ -1,10 +1,11 @@
 """The predictions table: its columns, its rules, and the way to its probabilities.
 
 One row per image: `image_id, lesion_id, fold, split, status, prob_<class>...`, two probabilities
-when binary. `fold` is missing for test rows; `status` is `ok` or `unreadable`, and only an
-unreadable image has NaN probabilities.
+when binary. `fold` is missing for test rows. `status` is `ok`, `unreadable` (there is a file, but
+it does not decode) or `missing` (there is none); only `ok` rows have probabilities, others NaN.
 The trap: leaving unreadable images out of a score makes it rosier than a submission would be;
-`with_fallback` gives them the mean of the readable ones for both.
+`with_fallback` gives them the mean of the readable ones for both. Missing ones, which a user chose
+to do without (`data.missing_images=drop`), are not scored.
 """
 
 import logging
@@ -20,7 +21,7 @@ from isic.errors import DataError, first_five
 log = logging.getLogger(__name__)
 
 COLUMNS = ("image_id", "lesion_id", "fold", "split", "status")
-STATUSES = ("ok", "unreadable")
+STATUSES = ("ok", "unreadable", "missing")
 PREFIX = "prob_"
 Floats = npt.NDArray[np.float64]
 
@@ -36,12 +37,12 @@ def classes_of(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def probabilities(frame: pd.DataFrame) -> Floats:
-    """Probabilities (N, C) float64; NaN where an image was unreadable."""
+    """Probabilities (N, C) float64; NaN where there is no readable image."""
     return frame[prob_columns(classes_of(frame))].to_numpy(dtype=np.float64)
 
 
 def with_fallback(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give unreadable rows the mean probabilities of the readable ones, and log how many."""
+    """Give rows without probabilities the mean of the others, and log how many."""
     probs = probabilities(frame)
     missing: npt.NDArray[np.bool_] = np.isnan(probs.sum(axis=1))
     if not missing.any():
@@ -51,7 +52,7 @@ def with_fallback(frame: pd.DataFrame) -> pd.DataFrame:
     mean = probs[~missing].mean(axis=0)
     named = dict(zip(classes_of(frame), mean.round(6).tolist(), strict=True))
     log.warning(
-        "%d unreadable images get the mean score of the readable ones %s: %s",
+        "%d images without probabilities get the mean score of the readable ones %s: %s",
         int(missing.sum()),
         named,
         first_five(frame.loc[missing, "image_id"]),
@@ -71,13 +72,13 @@ def check_predictions(frame: pd.DataFrame) -> None:
         raise DataError(f"predictions need {PREFIX}<class> for 2 or more classes, got {wanted}")
     ids, probs = frame["image_id"], probabilities(frame)
     nan = np.isnan(probs).any(axis=1)
-    unreadable = (frame["status"] == "unreadable").to_numpy(dtype=bool)
+    without = (frame["status"] != "ok").to_numpy(dtype=bool)
     faults: dict[str, Any] = {
         "without image_id": ids.isna().to_numpy(),
         "twice in the table": ids.duplicated().to_numpy(),
         f"with a status other than {STATUSES}": ~frame["status"].isin(STATUSES).to_numpy(),
-        "with NaN although status is not unreadable": nan & ~unreadable,
-        "unreadable yet with a probability": unreadable & ~np.isnan(probs).all(axis=1),
+        "with NaN although status is ok": nan & ~without,
+        "not ok yet with a probability": without & ~np.isnan(probs).all(axis=1),
         "with a probability outside [0, 1]": ((probs < 0.0) | (probs > 1.0)).any(axis=1),
     }
     said = [

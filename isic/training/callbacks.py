@@ -140,6 +140,7 @@ class Stopwatch(Callback):
 
     def __init__(self) -> None:
         self.train_seconds = self.validation_seconds = 0.0
+        self.earlier_seconds = 0.0  # of the processes before a resume
         self.images = 0
         self._epoch_start = self._validation_start = 0.0
         self._validated = 0.0
@@ -176,6 +177,7 @@ class Stopwatch(Callback):
         """Go on counting where the checkpoint's run stood."""
         for key, value in state_dict.items():
             setattr(self, key, value)
+        self.earlier_seconds = self.train_seconds + self.validation_seconds
 
     @property
     def images_per_second(self) -> float:

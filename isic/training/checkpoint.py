@@ -21,6 +21,7 @@ from isic.training.module import LesionClassifier
 log = logging.getLogger(__name__)
 
 PREFIX = ".tmp-"
+NEEDED = {"network", "network_class", "classes", "activation"}
 RECORD = ("config", "info", "split_hash", "index_hash")
 
 
@@ -66,47 +67,63 @@ def remove_litter(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path | str) -> dict[str, Any]:
     """The checkpoint's dictionary, on the CPU.
 
     Raises:
         CheckpointError: No such file, not a checkpoint, torn, or with code inside.
     """
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"checkpoint: no such file: {path.resolve()}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        raise CheckpointError(f"{path} is no checkpoint: {_reason(path, error)}") from None
+    if not isinstance(checkpoint, dict) or not set(checkpoint.get("isic", ())).issuperset(NEEDED):
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint of plain tensors (weights_only=True): "
-            f"{str(error).splitlines()[0]}"
-        ) from None
-    if not isinstance(checkpoint, dict) or "isic" not in checkpoint:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this framework: expected a key 'isic'. "
-            "To start from its weights use model.pretrained=PATH."
+            f"{path} is not a checkpoint of this framework: expected a key 'isic' with "
+            f"{', '.join(sorted(NEEDED))}. To start from its weights use model.pretrained=PATH."
         )
     return checkpoint
 
 
+def _reason(path: Path, error: Exception) -> str:
+    """Why torch could not read a file; torch's own words advise to run the code in it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not size:
+        return "the file is empty"
+    if not head.startswith(b"PK"):
+        return f"expected a zip archive of tensors, got {size} bytes that start with {head!r}"
+    try:
+        code = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # a torn archive, or a pickle that even the scanner does not know
+        return f"torn or changed, {size} bytes: {str(error).partition('. ')[0]}"
+    return f"it holds code, which was not run: {', '.join(sorted(code))}"
+
+
 def load(
-    path: Path, *, classes: tuple[str, ...] | None = None, trust: bool = False
+    path: Path | str, *, classes: tuple[str, ...] | None = None, trust: bool = False
 ) -> LesionClassifier:
     """Rebuild the classifier that wrote `path`; its weights are the averaged ones where EMA was on.
 
     Raises:
         CheckpointError: See `read`; other classes than asked for; weights that do not fit.
     """
-    checkpoint = read(path)
+    path, checkpoint = Path(path), read(path)
     record = checkpoint["isic"]
     if classes is not None and tuple(record["classes"]) != tuple(classes):
         raise CheckpointError(
             f"{path} predicts {len(record['classes'])} classes ({', '.join(record['classes'])}), "
             f"the archive has {len(classes)} ({', '.join(classes)})"
         )
-    network = _network_class(record["network_class"], trust)(
-        **{**record["network"], "pretrained": False}
-    )
+    build = _network_class(record["network_class"], trust)
+    try:
+        network = build(**{**record["network"], "pretrained": False})
+    except (TypeError, IsicError) as error:
+        raise CheckpointError(f"{path}: its network cannot be built here: {error}") from None
     classifier = LesionClassifier(
         network,
         classes=record["classes"],
@@ -130,12 +147,18 @@ def load_weights(classifier: LesionClassifier, checkpoint: dict[str, Any], path:
         raise CheckpointError(f"{path} does not fit its own architecture: {error}") from None
 
 
-def _network_class(name: str, trust: bool) -> Any:
+def _network_class(name: str, trust: bool) -> type[nn.Module]:
     """Import the network's class; only this package's own, unless the user trusts the file."""
     module, _, attribute = name.rpartition(".")
-    if not module.startswith("isic.models") and not trust:
+    if not module.startswith("isic.models.") and not trust:
         raise CheckpointError(
             f"the checkpoint wants the class {name}, which is not of isic.models; "
             "if you trust the file, add trust=true"
         )
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint wants the class {name}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise CheckpointError(f"the checkpoint wants {name} as a network, which is none")
+    return found

@@ -24,6 +24,7 @@ def test_rows_are_the_images_in_the_given_order(archive, tmp_path):
     assert (pack.status == OK).all()
     assert pack.reason(0) == ""
     assert pack.pixels is None
+    pack.warm()
 
 
 def test_files_and_hdf5_mix_and_absent_images_keep_their_row(archive, tmp_path, tile):

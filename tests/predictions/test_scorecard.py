@@ -106,6 +106,14 @@ def test_unreadable_rows_are_scored_with_the_fallback() -> None:
     )
 
 
+def test_rows_without_an_image_file_are_not_scored() -> None:
+    frame = scored()
+    frame["status"] = "ok"
+    frame.loc[:4, "status"] = "missing"
+    frame.loc[:4, ["prob_benign", "prob_malignant"]] = np.nan
+    assert score_of(frame) == score_of(frame.iloc[5:]) | {"n": 295}
+
+
 def test_undefined_metrics_are_null_with_a_reason(tmp_path: Path) -> None:
     frame = scored()
     frame["target"] = pd.array(np.zeros(300), dtype="Int64")

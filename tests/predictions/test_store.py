@@ -94,9 +94,9 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch) -> 
     [
         ("image_id", "ISIC_1", "1 rows twice in the table: ISIC_1"),
         ("status", "fine", "1 rows with a status other than"),
-        ("prob_malignant", np.nan, "1 rows with NaN although status is not unreadable: ISIC_0"),
+        ("prob_malignant", np.nan, "1 rows with NaN although status is ok: ISIC_0"),
         ("prob_malignant", 1.5, r"1 rows with a probability outside \[0, 1\]: ISIC_0"),
-        ("status", "unreadable", "1 rows unreadable yet with a probability"),
+        ("status", "unreadable", "1 rows not ok yet with a probability"),
     ],
 )
 def test_a_table_that_breaks_the_schema_is_refused(tmp_path, column, value, said) -> None:
@@ -132,7 +132,7 @@ def test_unreadable_rows_fall_back_on_the_mean_of_the_readable(caplog) -> None:
     filled = with_fallback(frame)
     assert filled.loc[1, "prob_malignant"] == frame["prob_malignant"].mean()
     assert filled.loc[[0, 2]].equals(frame.loc[[0, 2]])
-    assert "1 unreadable images get the mean score" in caplog.text
+    assert "1 images without probabilities get the mean score" in caplog.text
     assert frame["prob_malignant"].isna().sum() == 1
     with pytest.raises(DataError, match="none of 1 images"):
         with_fallback(frame.loc[[1]])
