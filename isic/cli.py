@@ -72,6 +72,7 @@ def command(name: str, task: str) -> None:
 
 def exit_code(error: BaseException) -> int:
     """Map an exception to the exit code of the command."""
+    error = _said(error)
     if isinstance(error, OmegaConfBaseException | HydraException):
         return 2
     return error.exit_code if isinstance(error, IsicError) else 1
@@ -103,8 +104,14 @@ def _job(task: str, outcomes: list[Outcome], full_trace: bool) -> Callable[[Dict
     return job
 
 
-def _message(error: Exception) -> str:
-    if isinstance(error, IsicError):
+def _said(error: BaseException) -> BaseException:
+    """Hydra wraps what a component's constructor raises; ours says what is wrong by itself."""
+    return error.__cause__ if isinstance(error.__cause__, IsicError) else error
+
+
+def _message(error: BaseException) -> str:
+    error = _said(error)
+    if isinstance(error, IsicError | HydraException):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error}. What was finished is whole: free some space, give the same command again."

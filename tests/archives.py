@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,44 @@ def data32(archive32: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         return ISIC2024DataModule(root, **{**fixed, **places, **options})
 
     return make
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished little training: its classifier, trainer, data module and checkpoints."""
+
+    classifier: Any
+    trainer: Any
+    data: Any
+    last: Path
+    best: Path
+
+
+@pytest.fixture(scope="session")
+def trained32(data32: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Two epochs of a tiny network on the shared archive, weights averaged; treat as read only."""
+    import pytorch_lightning as pl
+
+    from isic.metrics.classification import roc_auc
+    from isic.metrics.partial_auc import partial_auc
+    from isic.training import SingleImageClassifier
+    from isic.training.callbacks import ExponentialAverage, checkpoint_callbacks
+    from isic.training.checkpoint import AtomicCheckpointIO
+
+    folder = tmp_path_factory.mktemp("trained32")
+    metrics = {"pauc": partial_auc, "auc": roc_auc}
+    classifier = SingleImageClassifier(TINY, pretrained=False, image_size=32, metrics=metrics)
+    data = data32()
+    saving = checkpoint_callbacks(folder, monitor="val/auc", mode="max")
+    trainer = pl.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[ExponentialAverage(0.99), *saving],
+        plugins=[AtomicCheckpointIO()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(classifier, data)
+    return Trained(classifier, trainer, data, folder / "last.ckpt", folder / "best.ckpt")

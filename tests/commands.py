@@ -127,9 +127,7 @@ def tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from isic.acquire.synthetic import write_isic2024
 
     root = tmp_path_factory.mktemp("archive") / "isic2024"
-    return write_isic2024(
-        root, n_images=161, n_test=21, size_range=32, n_patients=40, positives=24
-    )
+    return write_isic2024(root, n_images=161, n_test=21, size_range=32, n_patients=40, positives=24)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ ROOTS = ("ISIC_DATA_ROOT", "ISIC_RUNS_ROOT", "ISIC_CACHE_ROOT", "WANDB_DIR", "MP
 LOCAL = ("127.0.0.1", "::1", "localhost")
 REAL = "ISIC_REAL"
 
-pytest_plugins = ["tests.commands"]
+pytest_plugins = ["tests.commands", "tests.archives"]
 
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")

@@ -4,8 +4,11 @@ Bit for bit on one CPU process: averaged and live weights, optimizer, out-of-fol
 """
 
 import csv
+import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ import torch
 
 from isic.predictions import read_predictions, read_score
 from isic.training.checkpoint import PREFIX, read
-from tests.commands import ForkServer
+from tests.commands import ROOT, ForkServer
 
 PRELUDE = """
 import os, signal
@@ -55,7 +58,7 @@ MOMENTS = {
     ),
     "predicted, not scored": "before_call(1, isic.engine.fold, 'write_score', die)",
 }
-SOON = ("in the middle of an epoch", "half of last.ckpt written", "half of oof.parquet written")
+SOON = ("validated, not saved", "half of last.ckpt written", "half of oof.parquet written")
 BATCHES = """
 import hashlib
 from isic.training.module import LesionClassifier
@@ -134,13 +137,16 @@ class Experiment:
         self.check_checkpoints()
 
     def check_checkpoints(self) -> None:
-        for path in self.runs.glob("*/fold0/checkpoints/*.ckpt"):
+        for path in self.runs.glob("*/fold0/checkpoints/[!.]*.ckpt"):
             assert read(path)["epoch"] >= 0
 
     def outcome(self) -> dict[str, Any]:
         last = read(self.fold / "checkpoints/last.ckpt")
         keys = ("epoch", "global_step", "state_dict", "current_model_state", "averaging_state")
         return {k: last[k] for k in (*keys, "optimizer_states", "lr_schedulers")}
+
+    def metrics(self) -> list[list[str]]:
+        return list(csv.reader((self.fold / "metrics.csv").read_text().splitlines()))
 
     def oof(self) -> pd.DataFrame:
         return read_predictions(self.fold / "oof.parquet")
@@ -153,6 +159,7 @@ def assert_same_end(killed: Experiment, whole: Experiment) -> None:
         read_score(killed.fold / "score.json")["metrics"]
         == read_score(whole.fold / "score.json")["metrics"]
     )
+    assert killed.metrics() == whole.metrics()
     assert not list(killed.runs.rglob(f"{PREFIX}*"))
 
 
@@ -191,7 +198,27 @@ def test_killed_at_the_worst_moment(whole: Any, experiment: Experiment, moment: 
     experiment.die(moment)
     if "half" in moment:
         assert list(experiment.runs.rglob(f"{PREFIX}*")), "nothing was being written"
+    if (table := experiment.fold / "metrics.csv").exists():
+        table.write_text(table.read_text() + "2,9,val/pa")  # a torn line
     experiment.finish()
+    assert_same_end(experiment, whole[0])
+    score = read_score(experiment.fold / "score.json")
+    assert score["images_per_second"] > 0
+    assert score["seconds"] >= score["train_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_by_real_commands(whole: Any, experiment: Experiment) -> None:
+    """Not forks of one process: another hash seed, other addresses."""
+    command = [sys.executable, "train.py", *experiment.arguments]
+    env = {**os.environ, **experiment.env}
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
+    while not list(experiment.runs.glob("*/fold0/checkpoints/last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True)
     assert_same_end(experiment, whole[0])
 
 
@@ -244,29 +271,7 @@ def test_next_epoch_of_each_checkpoint(whole: Any) -> None:
     assert best["LesionDataModule"] == {"next_epoch": best["epoch"] + 1}
 
 
-@pytest.mark.parametrize("moment", ["validated, not saved", "in the middle of an epoch"])
-def test_metrics_csv_has_each_value_once(
-    whole: Any, experiment: Experiment, moment: str
-) -> None:
-    experiment.die(moment)
-    with (experiment.fold / "metrics.csv").open("a") as file:
-        file.write("2,9,val/pa")  # torn by the kill
-    experiment.finish()
-    ours, theirs = (
-        list(csv.reader((e.fold / "metrics.csv").open())) for e in (experiment, whole[0])
-    )
-    assert [row[:3] for row in ours] == [row[:3] for row in theirs]
-    assert ours == theirs
-
-
-def test_resources_count_the_time_before_a_resume(experiment: Experiment) -> None:
-    experiment.die("trained, nothing predicted")
-    experiment.finish()
-    score = read_score(experiment.fold / "score.json")
-    assert score["images_per_second"] > 0
-    assert score["seconds"] >= score["train_seconds"] > 0
-
-
+@pytest.mark.slow
 def test_overwrite_starts_anew(experiment: Experiment) -> None:
     experiment.die("trained, nothing predicted")
     experiment.arguments = [*experiment.arguments, "overwrite=true"]

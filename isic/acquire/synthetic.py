@@ -205,9 +205,7 @@ def _write_images(
     size = size if isinstance(size, int) else (size[0], size[1])
     sides = draw_sides(seeds[0], len(ids), size_range=size)
     # One bank for train and test: textures are the camera's, not the split's.
-    tiles = jpeg_tiles(
-        lesions.frame, bank=make_bank(arguments["seed"]), seed=seeds[1], sides=sides
-    )
+    tiles = jpeg_tiles(lesions.frame, bank=make_bank(arguments["seed"]), seed=seeds[1], sides=sides)
     part = path.with_name(f".{path.name}.part")
     with h5py.File(part, "w") as file, Progress(f"writing {path.name}", total=len(ids)) as bar:
         for name, data in zip(ids.tolist(), tiles, strict=True):

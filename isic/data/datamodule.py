@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -224,6 +225,9 @@ class LesionDataModule(pl.LightningDataModule):
             batch_size=None,  # the sampler's items are whole batches
             num_workers=workers,
             persistent_workers=workers > 0,
+            # Else each new iterator draws from the global generator, after the epoch was seeded
+            # unless it is the first of a resumed run: dropout would differ from there on.
+            generator=torch.Generator().manual_seed(self.seed),
             pin_memory=self.trainer is not None
             and self.trainer.strategy.root_device.type == "cuda",
         )

@@ -19,22 +19,13 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from isic.data.seeds import sample_seeds
 from isic.data.transforms import Transform
 from isic.images.decode import ImageError, Pixels, decode
 from isic.images.packfile import OK, Pack
 
 Batch = dict[str, torch.Tensor]
 _KEPT = 4  # idle buffers: one being filled, one on its way, two with the consumer
-
-
-def sample_seeds(seed: int, *, epoch: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """One seed a row, as a splitmix64 step over (seed, epoch) and the row."""
-    base = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
-    value = base + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: npt.NDArray[np.uint64] = value ^ (value >> np.uint64(31))
-    return mixed
 
 
 class BufferRing:
@@ -122,8 +113,12 @@ class LesionDataset(Dataset[Batch]):
         rows, size = self.rows[positions], self.transform.size
         seeds = sample_seeds(self.seed, epoch=epoch, rows=rows)
         images = self._ring.take((len(rows), size, size, 3), self.transform.dtype)
-        for out, row, seed in zip(images, rows.tolist(), seeds.tolist(), strict=True):
-            self.transform(self._load(row), out, seed)
+        loaded = map(self._load, rows.tolist())
+        if hasattr(self.transform, "batch"):
+            self.transform.batch(loaded, images, seeds)
+        else:
+            for image, out, seed in zip(loaded, images, seeds.tolist(), strict=True):
+                self.transform(image, out, seed)
         return {
             "image": torch.from_numpy(images).permute(0, 3, 1, 2),  # (B, 3, H, W)
             "target": torch.from_numpy(self.target[positions]),

@@ -10,26 +10,29 @@ is copied by fork, and again at each epoch). Hence the seed is an argument of ev
 
 import math
 import os
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from isic.data.colour import color_matrix
+from isic.data.colour import color_matrices, luma
+from isic.data.seeds import Bits, mix, uniform
 from isic.images.decode import Pixels, fit
 
 Buffer = npt.NDArray[Any]
 Stats = tuple[Sequence[float], Sequence[float]]  # mean and std of R, G, B in 0..1
 
-_MASK = (1 << 64) - 1
-_DRAW_BITS = 15  # a jitter factor in 32,768 steps: finer than a uint8 can show
 _WARP_DETAIL = 2  # shrink by area first beyond this factor: a warp samples and would alias
 
 
 class Transform(Protocol):
-    """size: Side of the output. min_side: Shorter side to decode to, at least."""
+    """One image into one slot; with a method `batch` as FastAugment's, all of a batch at once.
+
+    size: Side of the output.
+    min_side: Shorter side to decode to, at least.
+    """
 
     size: int
     min_side: int
@@ -102,50 +105,58 @@ class FastAugment:
         self.dtype = np.dtype(np.uint8 if normalize is None else np.float32)
 
     def __call__(self, image: Pixels, out: Buffer, seed: int) -> None:
-        bits = _mix(seed)
-        symmetry = bits & self._symmetries
-        image = self._warp(image, _mix(bits)) if self._warps else fit(image, self.size)
-        last = out if self._normalize is None else np.empty(out.shape, np.uint8)
-        if self._colours:
-            matrix = self._draw_matrix(image, _uniform(bits >> 3))
-            image = cv2.transform(image, matrix, dst=None if symmetry else last)  # type: ignore[assignment]
-        flip(image, symmetry, out=last)
-        if self._normalize is not None:
-            self._normalize(last, out)
+        self.batch([image], out[None], np.array([seed % 2**64], np.uint64))
 
-    def _draw_matrix(self, image: Pixels, draws: Sequence[float]) -> npt.NDArray[np.float32]:
-        brightness, contrast, saturation, hue = self._jitter
-        # Every fourth row will do: a level off in the pivot is 0.2 of a level in the pixels.
-        red, green, blue, _ = cv2.mean(image[::4])
-        return color_matrix(
-            brightness=1 + brightness * draws[0],
-            contrast=1 + contrast * draws[1],
-            saturation=1 + saturation * draws[2],
-            hue=hue * draws[3],
-            mean=(red, green, blue),
+    def batch(self, images: Iterable[Pixels], out: Buffer, seeds: Bits) -> None:
+        """As `__call__` for each image, with the draws of all made at once."""
+        bits = mix(seeds)
+        symmetries = (bits & np.uint64(self._symmetries)).tolist()
+        matrices, shares = self._draw_colours(uniform(bits >> np.uint64(3), 4))
+        inverses = self._draw_warps(uniform(mix(bits), 2)) if self._warps else matrices
+        for image, slot, symmetry, matrix, share, inverse in zip(
+            images, out, symmetries, matrices, shares.tolist(), inverses, strict=True
+        ):
+            square = self._warp(image, inverse) if self._warps else fit(image, self.size)
+            last = slot if self._normalize is None else np.empty(slot.shape, np.uint8)
+            if self._colours:
+                matrix[:, 3] = share * luma(cv2.mean(square))
+                square = cast(Pixels, cv2.transform(square, matrix, dst=None if symmetry else last))
+            flip(square, symmetry, out=last)
+            if self._normalize is not None:
+                self._normalize(last, slot)
+
+    def _draw_colours(
+        self, draws: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+        brightness, contrast, saturation, hue = draws * np.array(self._jitter)[:, None]
+        return color_matrices(
+            brightness=1 + brightness, contrast=1 + contrast, saturation=1 + saturation, hue=hue
         )
 
-    def _warp(self, image: Pixels, bits: int) -> Pixels:
-        """Resize, rotate and zoom about the centre in one pass; the border is mirrored."""
-        angle, zoom, _, _ = _uniform(bits)
+    def _draw_warps(self, draws: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Output to input about the centre, in sides of the square: (N, 2, 2)."""
+        turn, zoom = np.radians(self._rotate) * draws[0], 1 + self._scale * draws[1]
+        cos, sin = np.cos(turn) / zoom, np.sin(turn) / zoom
+        return np.stack([cos, -sin, sin, cos], axis=1).reshape(-1, 2, 2)
+
+    def _warp(self, image: Pixels, inverse: npt.NDArray[np.float64]) -> Pixels:
+        """Resize, rotate and zoom in one pass; the border is mirrored."""
         size = self.size
         if min(image.shape[:2]) >= _WARP_DETAIL * size:
             image = fit(image, self.min_side)
         height, width = image.shape[:2]
-        turn, factor = math.radians(angle * self._rotate), 1 / (1 + zoom * self._scale)
-        cos, sin = math.cos(turn) * factor, math.sin(turn) * factor
-        across, down = width / size, height / size
-        inverse = np.array([[cos * across, -sin * across, 0], [sin * down, cos * down, 0]])
+        turn = inverse * [[width / size], [height / size]]
         # Pixel centres lie at half integers: the centre of the output meets that of the input.
-        centre = (size - 1) / 2
-        inverse[:, 2] = ((width - 1) / 2, (height - 1) / 2) - inverse[:, :2] @ (centre, centre)
-        return cv2.warpAffine(  # type: ignore[return-value]
+        centre = np.array([width - 1, height - 1]) / 2
+        shift = centre - turn @ np.full(2, (size - 1) / 2)
+        warped: Pixels = cv2.warpAffine(
             image,
-            inverse,
+            np.column_stack([turn, shift]),
             (size, size),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT_101,
-        )
+        )  # type: ignore[assignment]
+        return warped
 
 
 class AlbumentationsPipeline:
@@ -177,7 +188,7 @@ class AlbumentationsPipeline:
         np.copyto(out, self._run(image, seed))
 
     def _run(self, image: Pixels, seed: int) -> Any:
-        self._compose.set_random_seed(_mix(seed) >> 32)
+        self._compose.set_random_seed(seed % 2**32)
         return self._compose(image=image)["image"]
 
 
@@ -189,23 +200,3 @@ def flip(image: Pixels, code: int, *, out: Buffer) -> None:
         cv2.flip(image, (1, 0, -1)[(code & 3) - 1], dst=out)
     elif image is not out:
         np.copyto(out, image)
-
-
-def _mix(value: int) -> int:
-    """One step of splitmix64: 64 well-mixed bits from any integer."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
-
-
-def _uniform(bits: int) -> tuple[float, float, float, float]:
-    """Four numbers in [-1, 1] from the low 60 bits; a numpy generator would cost 10 us."""
-    top = (1 << _DRAW_BITS) - 1
-    unit = 2 / top
-    return (
-        (bits & top) * unit - 1,
-        (bits >> _DRAW_BITS & top) * unit - 1,
-        (bits >> 2 * _DRAW_BITS & top) * unit - 1,
-        (bits >> 3 * _DRAW_BITS & top) * unit - 1,
-    )

@@ -56,9 +56,7 @@ def _why_unreadable(data: bytes | OSError) -> str:
     return ""
 
 
-def check_archive(
-    index: Index, *, images: bool = True, progress: bool = True
-) -> dict[str, Any]:
+def check_archive(index: Index, *, images: bool = True, progress: bool = True) -> dict[str, Any]:
     """Check an archive before training; plain types only.
 
     images: False leaves the image files unopened.

@@ -118,9 +118,7 @@ def _read_as_text(path: Path, kinds: Mapping[str, str], cause: Exception) -> Any
         ) from cause
 
 
-def _parse_numbers(
-    table: Any, kinds: Mapping[str, str], id_column: str
-) -> tuple[Any, list[str]]:
+def _parse_numbers(table: Any, kinds: Mapping[str, str], id_column: str) -> tuple[Any, list[str]]:
     """Turn text into numbers (NaN where it is none) and name rows and values that are not."""
     faults = []
     ids = table.column(id_column).to_pandas()

@@ -160,9 +160,7 @@ def _lacking(groups: Groups, fold: Ints, n_folds: int) -> list[tuple[int, int]]:
     return [(int(f), int(c)) for f, c in np.argwhere(~present)]
 
 
-def _best_move(
-    groups: Groups, fold: Ints, to: int, c: int, n_folds: int
-) -> tuple[int, int] | None:
+def _best_move(groups: Groups, fold: Ints, to: int, c: int, n_folds: int) -> tuple[int, int] | None:
     """Find the smallest group with class `c` whose own fold keeps every class without it."""
     has = groups.counts > 0
     in_fold = np.stack([has[fold == f].sum(axis=0) for f in range(n_folds)])  # (folds, classes)

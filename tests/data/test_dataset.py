@@ -1,3 +1,5 @@
+"""Batches are what decode and transform give, whatever the workers, batches, threads or buffers."""
+
 import pickle
 import sys
 import threading
@@ -9,8 +11,9 @@ import simplejpeg
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from isic.data.dataset import BufferRing, LesionDataset, sample_seeds
+from isic.data.dataset import BufferRing, LesionDataset
 from isic.data.sampler import SequentialBatches, ShuffledBatches
+from isic.data.seeds import sample_seeds
 from isic.data.transforms import AlbumentationsPipeline, FastAugment, Resize
 from isic.images.decode import decode, fit
 from isic.images.pack import build_pack

@@ -1,3 +1,5 @@
+"""Order from (seed, epoch) alone; every rank its share; every negative in the end."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

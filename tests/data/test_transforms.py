@@ -1,3 +1,5 @@
+"""The fast jitter against albumentations, flips and warps against numpy, draws against their range."""
+
 import albumentations
 import cv2
 import numpy as np
@@ -142,6 +144,16 @@ def test_same_seed_same_pixels_whatever_the_size(side, options):
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     assert np.array_equal(image, frozen)
+
+
+@pytest.mark.parametrize("options", [{}, {"rotate": 20, "scale": 0.1}, STILL])
+def test_a_batch_is_its_images_one_by_one(options):
+    transform, seeds = FastAugment(32, **options), np.arange(9, dtype=np.uint64) * 2**60
+    images = [skin(i, side=32 + 7 * i) for i in range(9)]
+    out = np.zeros((9, 32, 32, 3), np.uint8)
+    transform.batch(images, out, seeds)
+    slow = [apply(transform, im, int(s)) for im, s in zip(images, seeds, strict=True)]
+    assert np.array_equal(out, np.stack(slow))
 
 
 def test_normalised_output_is_the_uint8_output_normalised():

@@ -1,3 +1,5 @@
+"""Generated JPEG tiles of 32 px and a small HDF5 archive."""
+
 from collections.abc import Callable
 from pathlib import Path
 

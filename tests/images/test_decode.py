@@ -1,3 +1,5 @@
+"""Every format becomes RGB as Pillow reads it; whatever is not whole is refused with a reason."""
+
 import io
 import struct
 import zlib

@@ -1,3 +1,5 @@
+"""Bytes come out of HDF5 as stored, in every storage form."""
+
 import h5py
 import numpy as np
 import pytest

@@ -1,3 +1,5 @@
+"""A pack holds the archive's bytes row for row; a torn, stale or impossible one is never used."""
+
 import logging
 import os
 import pickle

@@ -1,0 +1,185 @@
+import copy
+import logging
+import signal
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from isic.training.callbacks import (
+    CallbackOptions,
+    EpochSeed,
+    ExponentialAverage,
+    OwnSigterm,
+    Stopwatch,
+    checkpoint_callbacks,
+)
+
+N, BATCH = 12, 4
+SCORES = (0.1, 0.5, float("nan"), 0.3)
+
+
+class Small(pl.LightningModule):
+    """Batch norm and a linear layer; `val/score` follows a script."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(torch.rand(1).item())
+        return self.layers(batch["image"]).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/score", torch.tensor(SCORES[self.current_epoch % len(SCORES)]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Record(pl.Callback):
+    """Keep the live weights after every step."""
+
+    def __init__(self):
+        self.states = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.states.append(copy.deepcopy(pl_module.state_dict()))
+
+
+def fit(tmp_path, callbacks, *, epochs=2, module=None, **options):
+    torch.manual_seed(0)
+    images = torch.randn(N, 3)
+    batches = [
+        {"image": images[i : i + BATCH], "row": torch.arange(i, i + BATCH)}
+        for i in range(0, N, BATCH)
+    ]
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, pl.callbacks.ModelCheckpoint) for c in callbacks),
+        num_sanity_val_steps=0,
+    )
+    module = module or Small()
+    # a generator of its own, as our loaders have: a new iterator else draws from torch's stream
+    loader = DataLoader(batches, batch_size=None, generator=torch.Generator())
+    trainer.fit(module, loader, loader, **options)
+    return trainer, module
+
+
+@pytest.mark.parametrize("decay", [0.999, 0.2])
+def test_average_by_hand_with_buffers_and_warm_up(tmp_path, decay):
+    record = Record()
+    _, module = fit(tmp_path, [record, ExponentialAverage(decay)])
+    assert len(record.states) == 6
+    average = {k: v.clone() for k, v in record.states[0].items()}
+    for n, state in enumerate(record.states[1:], start=1):
+        kept = min(decay, (1 + n) / (10 + n))
+        for key, value in state.items():
+            if value.is_floating_point():
+                average[key] = kept * average[key] + (1 - kept) * value
+            else:
+                average[key] = value
+    for key, value in module.state_dict().items():
+        assert torch.allclose(value, average[key], atol=1e-6), key
+    moved = average["layers.0.running_mean"] - record.states[-1]["layers.0.running_mean"]
+    assert moved.abs().max() > 1e-6  # buffers are averaged, not copied
+
+
+def test_best_is_the_best_finite_epoch_and_last_is_last(tmp_path):
+    callbacks = checkpoint_callbacks(tmp_path / "ckpt", monitor="val/score", mode="max")
+    fit(tmp_path, callbacks, epochs=4)
+    assert sorted(p.name for p in (tmp_path / "ckpt").iterdir()) == ["best.ckpt", "last.ckpt"]
+    epochs = {
+        name: torch.load(tmp_path / "ckpt" / f"{name}.ckpt", weights_only=True)["epoch"]
+        for name in ("best", "last")
+    }
+    assert epochs == {"best": 1, "last": 3}
+
+
+def test_without_validation_only_last_is_written(tmp_path):
+    fit(tmp_path, checkpoint_callbacks(tmp_path / "ckpt", monitor=None, mode="max"))
+    assert [p.name for p in (tmp_path / "ckpt").iterdir()] == ["last.ckpt"]
+
+
+def test_draws_follow_from_seed_and_epoch_also_after_a_resume(tmp_path):
+    def callbacks():
+        return [EpochSeed(3), *checkpoint_callbacks(tmp_path / "ckpt", monitor=None, mode="max")]
+
+    whole = fit(tmp_path, callbacks(), epochs=3)[1].seen
+    fit(tmp_path, callbacks(), epochs=2)
+    torch.rand(100)  # another process would stand elsewhere in the stream
+    last = tmp_path / "ckpt" / "last.ckpt"
+    resumed = fit(tmp_path, callbacks(), epochs=3, ckpt_path=last, weights_only=True)[1].seen
+    assert resumed == whole[6:]
+    assert len(set(whole)) == 9
+    other = fit(tmp_path, [EpochSeed(4)], epochs=1)[1].seen
+    assert not set(other) & set(whole)
+
+
+def test_stopwatch_counts_training_images_and_goes_on_after_a_resume(tmp_path):
+    watch = Stopwatch()
+    fit(tmp_path, [watch])
+    assert watch.images == 2 * N
+    assert watch.train_seconds > 0
+    assert watch.validation_seconds > 0
+    assert watch.images_per_second == watch.images / watch.train_seconds
+    again = Stopwatch()
+    again.load_state_dict(watch.state_dict())
+    assert again.images == watch.images
+    assert Stopwatch().images_per_second == 0
+
+
+def test_sigterm_ends_as_it_would_without_lightning(tmp_path):
+    def mine(*_):
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        seen = []
+
+        class Look(pl.Callback):
+            def on_train_batch_start(self, *_):
+                seen.append(signal.getsignal(signal.SIGTERM))
+
+        fit(tmp_path, [OwnSigterm(), Look()], epochs=1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert set(seen) == {mine}
+
+
+def test_options_choose_the_callbacks(tmp_path):
+    def names(monitor="val/score", **options):
+        built = CallbackOptions(**options).build(tmp_path, monitor=monitor, mode="max", seed=0)
+        return [type(c).__name__ for c in built]
+
+    plain = names(progress="none", ema_decay=None)
+    assert "ExponentialAverage" not in plain
+    assert "EpochLine" not in plain
+    assert "ExponentialAverage" in names()
+    assert "EarlyStopping" in names(early_stopping=3)
+    assert "EarlyStopping" not in names(early_stopping=3, monitor=None)
+    assert "SpeedBar" in names(progress="bar")
+    assert "EpochLine" in names(progress="lines")
+
+
+@pytest.mark.parametrize("progress", ["bar", "lines"])
+def test_progress_says_the_speed(tmp_path, progress, caplog, capsys):
+    caplog.set_level(logging.INFO)
+    options = CallbackOptions(progress=progress, ema_decay=None)
+    callbacks = options.build(tmp_path / "ckpt", monitor="val/score", mode="max", seed=0)
+    trainer, module = fit(tmp_path, callbacks)
+    if progress == "lines":
+        assert "epoch 2/2" in caplog.text
+        assert "img/s" in caplog.text
+    else:
+        bar = next(c for c in callbacks if isinstance(c, pl.callbacks.RichProgressBar))
+        assert "img/s" in bar.get_metrics(trainer, module)

@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from isic.errors import ConfigError
+from isic.training.hardware import TrainerOptions
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Pretend that there are GPUs: their number, and whether bfloat16 is native."""
+
+    def pretend(count, *, native=True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A Card")
+        # torch says yes where bfloat16 is only emulated, on a T4 for one, unless asked not to
+        supported = lambda including_emulation=True: native or including_emulation  # noqa: E731
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+
+    return pretend
+
+
+def test_no_gpu_is_an_error_only_where_one_was_asked_for(gpus):
+    gpus(0)
+    with pytest.raises(ConfigError, match="found none.*trainer=auto or trainer=cpu"):
+        _ = TrainerOptions(accelerator="gpu").on_gpu
+    auto = TrainerOptions()
+    assert not auto.on_gpu
+    assert auto.resolved_precision == "32"
+    assert auto.trainer_arguments()["accelerator"] == "cpu"
+    assert auto.describe() == "1 x CPU (32)"
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_precision_follows_the_gpu(gpus, native, precision):
+    gpus(1, native=native)
+    options = TrainerOptions()
+    assert options.resolved_precision == precision
+    assert options.describe() == f"1 x A Card ({precision})"
+    assert TrainerOptions(precision="32").resolved_precision == "32"
+    assert TrainerOptions(accelerator="cpu").resolved_precision == "32"
+
+
+def test_devices(gpus):
+    gpus(4)
+    assert TrainerOptions().n_devices == 1
+    assert TrainerOptions(devices="auto").n_devices == 4
+    assert TrainerOptions(devices=2).n_devices == 2
+    assert TrainerOptions(devices=2).backend == "nccl"
+    with pytest.raises(ConfigError, match="5 GPUs asked for, 4 found"):
+        _ = TrainerOptions(devices=5).n_devices
+    gpus(0)
+    assert TrainerOptions(devices="auto").n_devices == 1
+    assert TrainerOptions(devices=2).backend == "gloo"
+
+
+def test_several_processes_get_ddp_and_one_does_not():
+    two = TrainerOptions(accelerator="cpu", devices=2, sync_batchnorm=True).trainer_arguments()
+    assert type(two["strategy"]).__name__ == "DDPStrategy"
+    assert two["sync_batchnorm"] is True
+    one = TrainerOptions(accelerator="cpu", sync_batchnorm=True).trainer_arguments()
+    assert one["strategy"] == "auto"
+    assert one["sync_batchnorm"] is False
+
+
+@pytest.mark.parametrize("devices", [0, -1, "many", "1.5", None])
+def test_devices_that_are_none(devices):
+    with pytest.raises(ConfigError, match=r"trainer\.devices"):
+        TrainerOptions(devices=devices)
+
+
+def test_an_accelerator_that_would_quietly_be_the_cpu():
+    with pytest.raises(ConfigError, match="one of auto, cpu, gpu, got 'tpu'"):
+        TrainerOptions(accelerator="tpu")
