@@ -23,7 +23,7 @@ from isic.training.module import LesionClassifier
 
 def build_data(config: Mapping[str, Any]) -> LesionDataModule:
     """The data module of a config; reads nothing yet."""
-    size = config["data"]["image_size"] or input_spec(config["model"]["backbone"]).size
+    size = config["data"]["image_size"] or _own_size(config["model"])
     data: LesionDataModule = instantiate(
         {**config["data"], "image_size": size},
         split=instantiate(config["split"]),
@@ -35,6 +35,13 @@ def build_data(config: Mapping[str, Any]) -> LesionDataModule:
         cache_root=Path(config["paths"]["cache"]).resolve(),
     )
     return data
+
+
+def _own_size(model: Mapping[str, Any]) -> int:
+    """Side in pixels that the backbone was made for; 224 for a network that names none."""
+    if "backbone" not in model:
+        return 224
+    return input_spec(model["backbone"], weights=model.get("pretrained", False)).size
 
 
 def build_classifier(config: Mapping[str, Any], data: LesionDataModule) -> LesionClassifier:

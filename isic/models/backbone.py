@@ -96,6 +96,8 @@ def create_backbone(
     import timm
 
     cfg = timm_config(name)
+    if pretrained is True and not (cfg and (cfg.hf_hub_id or cfg.url)):
+        raise ConfigError(f"model.pretrained: timm has no weights of {name}; set it to false")
     arguments: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path or None}
     if getattr(cfg, "fixed_input_size", False):
         arguments["img_size"] = image_size
@@ -216,13 +218,10 @@ def _explained(error: Exception, name: str, pretrained: bool | str, cfg: Any) ->
         return CheckpointError(
             "\n".join([f"model.pretrained: {pretrained} is not {name}:", *lines])
         )
-    hub = getattr(cfg, "hf_hub_id", None)
-    if hub is None:
-        return ConfigError(f"model.pretrained: timm has no weights of {name}; set it to false")
     return ConfigError(
         f"model.pretrained=true: the weights of {name} could not be fetched from the hub and are "
         f"not in its cache ({type(error).__name__}). Fetch them where there is a network "
-        f"(hf download {hub} --local-dir DIR), then model.pretrained=DIR; or "
+        f"(hf download {cfg.hf_hub_id} --local-dir DIR), then model.pretrained=DIR; or "
         "model.pretrained=false to train from scratch."
     )
 

@@ -72,7 +72,8 @@ class LesionClassifier(pl.LightningModule):
         logits = self.network(batch)  # (B, K)
         loss: Tensor = self.objective(logits, batch["target"])
         size = len(batch["target"])
-        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+        self.log(f"{split}/loss", loss, batch_size=size, **options)
         if split == "val":
             self.epoch_outputs.add(batch, logits)
         return loss

@@ -1,4 +1,4 @@
-"""The fast jitter against albumentations, flips and warps against numpy, draws against their range."""
+"""The fast jitter against albumentations, flips and warps against numpy, draws by their range."""
 
 import albumentations
 import cv2

@@ -1,3 +1,5 @@
+"""Every model that ships builds, runs on both kinds of batch and learns everywhere."""
+
 import inspect
 from pathlib import Path
 
@@ -104,7 +106,7 @@ def test_logits_of_half_precision_training_do_not_tie():
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = network({"image": torch.randn(256, 3, 32, 32)})
     assert logits.dtype == torch.float32
-    assert len(logits.unique()) > 1.5 * len(logits.bfloat16().unique())
+    assert len(logits.unique()) == 256 > len(logits.bfloat16().unique())
 
 
 @pytest.mark.parametrize("side", [33, 30, 8])

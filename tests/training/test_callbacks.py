@@ -1,3 +1,5 @@
+"""Averaged weights by hand, which checkpoints are kept, draws that follow from seed and epoch."""
+
 import copy
 import logging
 import signal

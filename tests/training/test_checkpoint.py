@@ -1,3 +1,5 @@
+"""Checkpoints load without code, come back bit for bit, and are refused with the reason."""
+
 import logging
 import os
 import pickle

@@ -1,3 +1,5 @@
+"""An epoch's outputs: each row once, in order, scored in float64."""
+
 import logging
 
 import numpy as np

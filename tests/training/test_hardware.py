@@ -1,3 +1,5 @@
+"""Device, precision and processes, with GPUs that are only pretended."""
+
 import pytest
 import torch
 

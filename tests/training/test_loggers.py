@@ -1,3 +1,5 @@
+"""The table of metrics across a resume; W&B that never asks and never waits."""
+
 import csv
 from pathlib import Path
 

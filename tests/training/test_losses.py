@@ -1,3 +1,5 @@
+"""Losses against hand computation, and probabilities that stay ordered where float32 ties."""
+
 import math
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""One classifier for every network: what it logs, predicts and writes into a checkpoint."""
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -30,7 +32,9 @@ def test_validation_scores_the_averaged_weights_on_every_held_out_row(trained32)
     assert logged["val/auc"].item() == roc_auc(target.numpy(), score)
     assert logged["val/pauc"].item() == partial_auc(target.numpy(), score)
     loss = functional.binary_cross_entropy_with_logits(logits, target.float())
-    assert logged["val/loss"].item() == pytest.approx(loss.item(), rel=1e-5)  # batches differ in size
+    assert logged["val/loss"].item() == pytest.approx(
+        loss.item(), rel=1e-5
+    )  # batches differ in size
 
 
 def test_prediction_keeps_every_row_once_in_order(trained32):

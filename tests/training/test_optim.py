@@ -1,3 +1,5 @@
+"""The schedule by hand and across a resume; which parameters decay."""
+
 import math
 from functools import partial
 

@@ -1,3 +1,5 @@
+"""The eight views of a square, and the mean of their probabilities."""
+
 import torch
 
 from isic.training.losses import probabilities
