@@ -53,7 +53,7 @@ def assemble_run(
     folds = [run / f"fold{k}" for k in range(n_folds)]
     if not all((fold / "score.json").exists() for fold in folds):
         return None
-    with waiting_lock(run / ".lock", f"another process is assembling {run}"):
+    with waiting_lock(run / ".lock", f"assembling {run}"):
         frame = assemble_oof(folds)
         attrs = _attrs(frame)
         write_predictions(run / "oof.parquet", frame, **attrs)

@@ -26,7 +26,7 @@ NEUTRAL = (
     "name fold overwrite paths logger callbacks.progress "
     "data.root data.num_workers data.cache data.on_bad_image "
     "trainer.accelerator trainer.devices trainer.num_nodes trainer.precision trainer.compile "
-    "trainer.channels_last trainer.deterministic split.file"
+    "trainer.channels_last trainer.deterministic"
 ).split()
 """Keys that say where and on what a run is made, not what it learns."""
 
@@ -115,7 +115,7 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One process writes to a run; others wait, and say so. The lock dies with its holder."""
-        with waiting_lock(self.path / ".lock", f"another process is training {self.path}"):
+        with waiting_lock(self.path / ".lock", f"training {self.path}"):
             yield
 
 
@@ -126,8 +126,11 @@ def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]
 
 
 @contextmanager
-def waiting_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path`; wait for its holder and say so once."""
+def waiting_lock(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock file `path`; wait for its holder and say so once.
+
+    The kernel frees the lock of a killed holder.
+    """
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,8 +138,8 @@ def waiting_lock(path: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log.info("waiting: %s", what)
-        lock.acquire()
+        log.info("waiting for another process that is %s", doing)
+        lock.acquire(poll_interval=0.1)
     try:
         yield
     finally:

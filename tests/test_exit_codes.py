@@ -200,7 +200,7 @@ def test_two_commands_at_once_train_once(
     first = commands.start("train.py", *tiny, env=env, prelude=HOLD % str(go))
     first.wait_for("paused")
     second = commands.start("train.py", *tiny, env=env)
-    second.wait_for("waiting: another process is training")
+    second.wait_for("waiting for another process that is training")
     go.touch()
     assert first.wait() == 0, first.text
     assert second.wait() == 0, second.text
@@ -215,7 +215,7 @@ def test_one_of_two_commands_takes_over_from_a_killed_one(
     first = commands.start("train.py", *tiny, env=env, prelude=PAUSE % "training_step")
     first.wait_for("paused")
     second = commands.start("train.py", *tiny, env=env)
-    second.wait_for("waiting: another process is training")
+    second.wait_for("waiting for another process that is training")
     first.signal()
     assert second.wait() == 0, second.text
     assert "epoch 3/3" in second.text

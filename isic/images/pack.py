@@ -19,13 +19,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import filelock
 import numpy as np
 import simplejpeg
 
@@ -42,6 +40,7 @@ from isic.images.packfile import (
 )
 from isic.images.progress import Progress
 from isic.images.sources import Ref, Stat, check_refs, payload_estimate, read_refs, stat_files
+from isic.runs import waiting_lock
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ def build_pack(
         return found
     try:
         cache_root.mkdir(parents=True, exist_ok=True)
-        with _packing_lock(path):
+        with waiting_lock(Path(f"{path}.lock"), f"packing {path}"):
             found = _open_whole(path)  # another process may have made it while we waited
             if found is not None:
                 return found
@@ -124,21 +123,6 @@ def _open_whole(path: Path) -> Pack | None:
     except (ValueError, OSError) as error:
         log.warning("not a whole pack, made again: %s", error)
         return None
-
-
-@contextmanager
-def _packing_lock(path: Path) -> Iterator[None]:
-    """One packer at a time; the kernel frees the lock of a killed one."""
-    lock = filelock.FileLock(f"{path}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        log.info("waiting for another process that is packing %s", path)
-        lock.acquire(poll_interval=0.1)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _bytes_needed(root: Path, images: Sequence[Ref], stats: list[Stat], options: _Options) -> int:

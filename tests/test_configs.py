@@ -1,0 +1,300 @@
+"""Every yaml of conf/: binds to what it configures, composes, and trains a step; run identities."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from isic.cli import CONF
+from isic.config import SCHEMAS
+from isic.errors import ConfigError
+from isic.runs import RunFolder, run_name
+from isic.signatures import check_signatures, locate
+from tests.archives import TINY
+
+FILES = sorted(CONF.rglob("*.yaml"))
+GROUPS = sorted(p for p in FILES if p.parent != CONF and p.parent.name != "command")
+ROOTS = sorted(p for p in FILES if p.parent == CONF)
+TRAINED = ("loss", "optim", "sampler", "transforms", "callbacks", "logger", "folds", "metrics")
+# What code gives to a target beside the keys of its yaml.
+GIVEN = {
+    "data": "split transforms sampler fold seed runs_root cache_root",
+    "index": "root",
+    "transforms": "size",
+    "sampler": "target batch_size seed rank world_size samples_per_epoch",
+    "model": "n_logits image_size",
+    "optimizer": "params",
+    "functions": "target probs",
+    "generator": "root n_images n_test seed size_range images",
+}
+
+
+def composed(*overrides: str, root: str = "train") -> dict[str, Any]:
+    """A root's config with overrides, as plain types."""
+    for name, node in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=node)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = compose(root, overrides=list(overrides))
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
+    return plain
+
+
+def options(group: str) -> list[str]:
+    return [p.stem for p in GROUPS if p.parent.name == group]
+
+
+def short(path: Path) -> str:
+    return path.relative_to(CONF).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_a_yaml_begins_with_what_it_is_for_and_is_short(path):
+    lines = path.read_text().splitlines()
+    first = next(line for line in lines if not line.startswith("# @package"))
+    assert first.startswith("# ")
+    assert len(first) > 20
+    content = [line for line in lines if line.strip() and not line.startswith("#")]
+    assert len(content) <= (15 if path in GROUPS else 40)
+    assert max(map(len, lines)) <= 100
+
+
+def targets(node, path=()):
+    """Every node with a `_target_`, and the keys that lead to it."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from targets(value, (*path, key))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from targets(value, (*path, str(i)))
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=short)
+def test_every_target_takes_its_keys_and_lacks_none(path):
+    content = yaml.safe_load(path.read_text())
+    check_signatures(content)
+    if "defaults" in content and "_target_" not in content:
+        return  # an experiment, or a variant of another yaml: bound where it is composed
+    for keys, node in targets(content):
+        where = [path.parent.name, *keys]
+        given = next((GIVEN[k] for k in reversed(where) if k in GIVEN), "").split()
+        arguments = {k: v for k, v in node.items() if k not in ("_target_", "_partial_")}
+        assert not set(arguments) & set(given), "the code gives this already"
+        needed = dict.fromkeys(given) if node.get("_partial_") or keys == () else {}
+        inspect.signature(locate(node["_target_"])).bind(**{**arguments, **needed})
+
+
+@pytest.mark.parametrize("path", ROOTS, ids=short)
+def test_every_root_composes(path):
+    config = composed(root=path.stem)
+    check_signatures(config)
+    assert path.stem in SCHEMAS
+    described = {field for field in SCHEMAS[path.stem].__dataclass_fields__}
+    assert set(config) == described
+
+
+@pytest.mark.parametrize("path", [p for p in GROUPS if p.parent.name != "generator"], ids=short)
+def test_every_option_composes_with_train(path):
+    config = composed(f"{path.parent.name}={path.stem}")
+    check_signatures(config)
+
+
+def test_the_promised_choices_ship():
+    promised = {
+        "trainer": "auto cpu gpu ddp ddp_cpu",
+        "optim": "adamw nadam",
+        "loss": "bce focal ce",
+        "logger": "csv wandb",
+        "data": "isic2024",
+    }
+    for group, names in promised.items():
+        assert set(names.split()) <= set(options(group)), group
+
+
+def test_a_trainer_yaml_names_every_option():
+    from isic.training.hardware import TrainerOptions
+
+    described = set(TrainerOptions.__dataclass_fields__)
+    assert set(composed("trainer=auto")["trainer"]) == {*described, "_target_"}
+
+
+# ---- run identity
+
+
+def name(*overrides: str, index_hash: str = "aaaaaaaaaaaa") -> str:
+    config = composed("model=mobilenetv3", *overrides)
+    return run_name(config, data="isic2024", model="mobilenetv3", index_hash=index_hash)
+
+
+def test_the_default_name():
+    assert name().startswith("isic2024-mobilenetv3-")
+    assert len(name().rpartition("-")[2]) == 6
+    assert name() == name()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "fold=3",
+        "fold=all",
+        "overwrite=true",
+        "data.root=ELSEWHERE",
+        "data.num_workers=3",
+        "data.cache=pixels",
+        "trainer=ddp_cpu",
+        "trainer.devices=4",
+        "trainer.num_nodes=2",
+        "trainer.precision=16-mixed",
+        "trainer.compile=true",
+        "logger=csv",
+        "logger.log_every_n_steps=1",
+        "callbacks.progress=none",
+        "paths.runs=ELSEWHERE",
+        "paths.cache=ELSEWHERE",
+    ],
+)
+def test_where_and_on_what_it_runs_does_not_name_a_run(override):
+    assert name(override) == name()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "optim.optimizer.lr=1e-3",
+        "optim=nadam",
+        "model.dropout=0.5",
+        "model.pretrained=false",
+        "loss=focal",
+        "sampler=negatives",
+        "transforms=none",
+        "data.image_size=64",
+        "data.batch_size=32",
+        "data.fraction=0.5",
+        "split.seed=1",
+        "split.n_folds=3",
+        "split.file=mine.csv",
+        "trainer.max_epochs=3",
+        "trainer.accumulate_grad_batches=2",
+        "callbacks.ema_decay=null",
+        "evaluate=best",
+    ],
+)
+def test_what_it_learns_names_a_run(override):
+    assert name(override) != name()
+
+
+def test_other_rows_are_another_run():
+    assert name() != name(index_hash="bbbbbbbbbbbb")
+
+
+def test_a_given_name():
+    assert name("name=mine") == "mine"
+    with pytest.raises(ConfigError, match="name: expected letters, digits"):
+        name("name=../mine")
+
+
+# ---- one step of each
+
+
+def trains(tmp_path, root, *overrides):
+    """Compose, build and fit one training and one validation batch; returns the trainer."""
+    from isic.engine.build import build_classifier, build_data, build_loggers, build_trainer
+    from isic.training.hardware import TrainerOptions
+
+    config = composed(
+        *(f"data.root={root}", f"model.backbone={TINY}", "model.pretrained=false"),
+        *("data.image_size=32", "data.batch_size=16", "split.n_folds=2", "trainer.accelerator=cpu"),
+        *("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1"),
+        *(f"paths.runs={tmp_path / 'runs'}", f"paths.cache={root.parent / 'cache'}"),
+        *overrides,
+    )
+    check_signatures(config)
+    config["name"] = "run"
+    folder = RunFolder(tmp_path / "runs" / "run" / "fold0")
+    data = build_data(config)
+    folder.claim(config, "aaaaaaaaaaaa")
+    classifier = build_classifier(config, data)
+    hardware = {k: v for k, v in config["trainer"].items() if k != "_target_"}
+    trainer = build_trainer(
+        config, folder, TrainerOptions(**hardware), build_loggers(config, folder)
+    )
+    trainer.fit(classifier, data)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "choice", [f"{group}={option}" for group in TRAINED for option in options(group)]
+)
+def test_every_option_trains_a_step(archive32, tmp_path, choice):
+    trainer = trains(tmp_path, archive32, "model=resnet18", choice)
+    metrics = trainer.callback_metrics
+    assert trainer.global_step == 1
+    assert {"train/loss", "val/loss", "val/pauc", "val/auc"} <= set(metrics)
+    assert metrics["train/loss"].isfinite()
+    assert sorted(p.name for p in Path(trainer.default_root_dir).iterdir()) == [
+        *("checkpoints", "config.yaml", "metrics.csv")
+    ]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "loss.loss.pos_weight=balanced",
+        "data.val_negatives=5",
+        "data.samples_per_epoch=20",
+        "data.fraction=0.5",
+        "data.cache=pixels",
+        "data.resize=24",
+        "trainer.channels_last=true",
+        "trainer.deterministic=true",
+        "callbacks.early_stopping=1",
+        "fold=all",
+    ],
+)
+def test_switches_train_a_step(archive32, tmp_path, choice):
+    trainer = trains(tmp_path, archive32, "model=resnet18", choice)
+    assert trainer.global_step == 1
+    assert trainer.callback_metrics["train/loss"].isfinite()
+
+
+def test_accumulation_steps_once_for_several_batches(archive32, tmp_path):
+    trainer = trains(
+        *(tmp_path, archive32, "model=resnet18", "trainer.limit_train_batches=4"),
+        "trainer.accumulate_grad_batches=2",
+    )
+    assert trainer.global_step == 2
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_composes(experiment):
+    config = composed(f"experiment={experiment}", "fold=0")
+    check_signatures(config)
+    header = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    assert f"experiment={experiment}" in header  # its command
+
+
+def test_a_key_that_no_yaml_knows_is_refused():
+    for wrong in ("modle=x", "optim.optimzer.lr=1", "data.batchsize=3", "model=resnet19"):
+        with pytest.raises(HydraException):
+            composed(wrong)
+
+
+def test_a_key_that_its_target_does_not_take_is_refused_with_the_nearest():
+    config = composed("+optim.warmup_epoch=2")
+    with pytest.raises(ConfigError, match=r"optim\.warmup_epoch.*Did you mean warmup_epochs"):
+        check_signatures(config)
+    config = composed("+loss.loss.gama=2", "loss=focal")
+    with pytest.raises(ConfigError, match=r"loss\.loss\.gama.*Did you mean gamma"):
+        check_signatures(config)
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        check_signatures({"loss": {"_target_": "isic.training.losses.Absent"}})
