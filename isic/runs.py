@@ -14,13 +14,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from isic.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+PREFIX = ".tmp-"  # of files that are being written
 
 NEUTRAL = (
     "name fold overwrite paths logger callbacks.progress "
@@ -146,14 +148,26 @@ def waiting_lock(path: Path, doing: str) -> Iterator[None]:
         lock.release()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: temporary name in the same folder, fsync, rename."""
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that appears under `path` whole or not at all.
+
+    Temporary name in the same folder (a rename across file systems is a copy, which can tear),
+    fsync, rename. What a killed process leaves begins with `PREFIX`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{PREFIX}{os.getpid()}-{path.name}")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with whole_file(path) as file:
+        file.write(text.encode())

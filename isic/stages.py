@@ -40,6 +40,7 @@ def check(cfg: DictConfig) -> str:
     report = check_archive(index)
     for line in report["lines"]:
         log.info(line)
+    log.info("licence: %s; cite: %s", index.info.license, index.info.citation)
     if report["errors"]:
         raise DataError("\n".join(report["errors"]))
     return "no errors"

@@ -72,7 +72,7 @@ class Sweep:
 
     @property
     def run(self) -> Path:
-        return next(p for p in self.runs.iterdir() if p.name != "splits")
+        return next(p.parent for p in self.runs.glob("*/fold0"))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_naive_torchs_own_sampler_repeats_rows() -> None:
 def test_two_folds_are_two_runs_of_two_ranks(sweep: Sweep) -> None:
     configs = sorted(line.split()[1] for line in sweep.frozen)
     assert [Path(c).parent.name for c in configs] == ["fold0", "fold0", "fold1", "fold1"]
-    assert {p.name for p in sweep.runs.iterdir()} == {"splits", sweep.run.name}
+    assert {p.name for p in sweep.runs.glob("[!.]*")} == {"splits", sweep.run.name}
     assert {p.name for p in sweep.run.glob("fold*")} == {"fold0", "fold1"}
     for fold in (0, 1):
         last = read(sweep.run / f"fold{fold}/checkpoints/last.ckpt")

@@ -109,12 +109,13 @@ def build_metrics(config: Mapping[str, Any]) -> dict[str, Metric]:
 
 def quiet() -> None:
     """Lightning's banners and its advice on workers say nothing a user can act on here."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
+    for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         "does not have many workers",
         "Checkpoint directory",
         "log_every_n",
+        "sync_dist=True",  # our metrics are the same on every rank
         "LeafSpec",
         "predict returned None",
     ):

@@ -10,7 +10,6 @@ overlaps and moved rows are refused instead of joined as far as they fit.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pandas as pd
 
 from isic.errors import DataError, first_five
 from isic.predictions.table import COLUMNS, check_predictions, classes_of, prob_columns
+from isic.runs import whole_file
 
 METADATA = b"isic"  # key of the parquet file's metadata, JSON inside
 TEXT = ("image_id", "lesion_id", "split", "status")
@@ -55,16 +55,8 @@ def write_predictions(
     table = pa.Table.from_pandas(plain, preserve_index=False)
     table = table.replace_schema_metadata({METADATA: json.dumps(about).encode()})
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
     return path
 
 

@@ -7,13 +7,12 @@ Trap: with `fraction` below 1 the file holds the kept rows only, in the folds of
 """
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 
 from isic.errors import DataError, first_five
+from isic.runs import write_text
 from isic.split.grouped import group_of
 
 COLUMNS = ["image_id", "group", "fold"]
@@ -42,20 +41,7 @@ def write_split(path: Path, table: pd.DataFrame, fold: pd.Series) -> None:
     frame = pd.DataFrame(
         {"image_id": rows["image_id"], "group": group_of(rows), "fold": fold.astype("int64")}
     ).sort_values("image_id")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            frame.to_csv(file, index=False, lineterminator="\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes it private; a split is for everyone who may read the folder.
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n"))
 
 
 def read_split(path: Path) -> pd.DataFrame:

@@ -6,7 +6,6 @@ A checkpoint carries the network's arguments, classes, archive, split hash and r
 
 import importlib
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from isic.errors import CheckpointError, IsicError
+from isic.runs import PREFIX, whole_file
 from isic.training.losses import Objective
 from isic.training.module import LesionClassifier
 
 log = logging.getLogger(__name__)
 
-PREFIX = ".tmp-"
 NEEDED = {"network", "network_class", "classes", "activation"}
 RECORD = ("config", "info", "split_hash", "index_hash")
 
@@ -36,22 +35,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Write `checkpoint` to `path`."""
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{PREFIX}{os.getpid()}-{target.name}")
         try:
-            with temporary.open("wb") as file:
+            with whole_file(target) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
         except (OSError, RuntimeError) as error:
             # torch reports a full disk as RuntimeError from its zip writer
             raise IsicError(
                 f"{target} could not be written: {error}. The checkpoint before it is whole; "
                 "free some space and type the same command again."
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
