@@ -138,6 +138,7 @@ def _given_split(path: Path, train: pd.DataFrame, fraction: float) -> Split:
     if len(folds) < 2 or folds != list(range(len(folds))):
         raise DataError(f"{path}: expected folds 0, 1, ... without a gap, got {folds}")
     _refuse_divided_groups(path, table, train)
+    _refuse_one_class(path, table, train)
     if len(table) < len(train):
         log.warning("%s names %d of %d training rows; others rest", path, len(table), len(train))
     return Split(path, split_hash(path), table)
@@ -153,6 +154,18 @@ def _refuse_divided_groups(path: Path, table: pd.DataFrame, train: pd.DataFrame)
         raise DataError(
             f"{path}: {len(divided)} groups (patient, else lesion) lie in several folds: "
             f"{first_five(divided)}. Keep each in one fold, or leave split.file out."
+        )
+
+
+def _refuse_one_class(path: Path, table: pd.DataFrame, train: pd.DataFrame) -> None:
+    """A fold of one class has no score."""
+    target = train.set_index("image_id")["target"].reindex(table["image_id"]).to_numpy()
+    n_classes = table.assign(target=target).groupby("fold")["target"].nunique()
+    poor = [int(fold) for fold in n_classes.index[n_classes < 2] if fold >= 0]
+    if poor:
+        raise DataError(
+            f"{path}: every fold needs two classes, got one in fold {first_five(poor)}. "
+            "Move groups between folds, or leave split.file out."
         )
 
 

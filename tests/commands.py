@@ -38,6 +38,7 @@ class Command:
     server: "ForkServer"
     pid: int
     output: Path
+    code: int | None = None
 
     @property
     def text(self) -> str:
@@ -50,8 +51,9 @@ class Command:
 
     def poll(self) -> int | None:
         """Exit code, negative for a signal, as `subprocess` gives it; None while it runs."""
-        code: int | None = self.server.ask({"poll": self.pid})["code"]
-        return code
+        if self.code is None:
+            self.code = self.server.ask({"poll": self.pid})["code"]
+        return self.code
 
     def wait(self, timeout: float = 240) -> int:
         """Wait for the end; a command that takes longer is killed and fails the test."""
@@ -143,6 +145,20 @@ def commands() -> Iterator[ForkServer]:
         server = ForkServer(Path(folder))
         yield server
         server.close()
+
+
+@pytest.fixture(scope="session")
+def two_folds(
+    commands: ForkServer, tiny: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """The folder of a run of two folds, W&B offline, and what the command said."""
+    runs = tmp_path_factory.mktemp("two-folds") / "runs"
+    arguments = [*tiny, "logger=wandb", "logger.wandb.mode=offline", "name=two"]
+    code, text = commands.run(
+        "train.py", "-m", "fold=0,1", *arguments, env={"ISIC_RUNS_ROOT": str(runs)}
+    )
+    assert code == 0, text
+    return runs / "two", text
 
 
 def serve(modules: list[str]) -> None:

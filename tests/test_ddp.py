@@ -86,7 +86,7 @@ def sweep(
     while command.poll() is None:
         seen |= {p.pid: p.command.split()[-1] for p in ranks_of(runs)}
         time.sleep(0.2)
-    assert "failed" not in command.text, command.text
+    assert command.poll() == 0, command.text
     yield Sweep(runs, command.text, {f"{pid} {config}" for pid, config in seen.items()})
     wait_until_nobody_is_left(runs)
 
@@ -225,6 +225,20 @@ def test_a_killed_rank_or_launcher_ends_the_run(
     os.kill((ranks_of(tmp_path)[-1] if victim == "rank" else launchers[0]).pid, signal.SIGKILL)
     assert command.wait(GRACE) == 1
     assert "one of 2 processes failed" in command.text
+    wait_until_nobody_is_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_failing_rank_ends_the_other_before_they_meet(
+    commands: ForkServer, tiny: list[str], tmp_path: Path
+) -> None:
+    """A rank that waits in the rendezvous for a dead one listens to no Python handler."""
+    (tmp_path / "stuck/fold0/.tmp-1").mkdir(parents=True)  # the first rank cannot remove it
+    env = {"ISIC_RUNS_ROOT": str(tmp_path)}
+    command = commands.start("train.py", *tiny, "trainer=ddp_cpu", "name=stuck", env=env)
+    assert command.wait(GRACE) == 1
+    assert "one of 2 processes failed" in command.text
+    assert "forcefully exiting" not in command.text
     wait_until_nobody_is_left(tmp_path)
 
 

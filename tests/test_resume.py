@@ -20,7 +20,8 @@ import pytest
 import torch
 
 from isic.predictions import read_predictions, read_score
-from isic.training.checkpoint import PREFIX, read
+from isic.runs import PREFIX
+from isic.training.checkpoint import read
 from tests.commands import ROOT, ForkServer
 
 PRELUDE = """
@@ -59,6 +60,23 @@ MOMENTS = {
     "predicted, not scored": "before_call(1, isic.engine.fold, 'write_score', die)",
 }
 SOON = ("validated, not saved", "half of last.ckpt written", "half of oof.parquet written")
+NAIVE = {  # each measure of an exact resume taken away, as plain Lightning has it
+    "no seed of each epoch": (
+        "from isic.training.callbacks import EpochSeed; EpochSeed.on_train_epoch_start = "
+        "lambda *args: None"
+    ),
+    "no generator of the loader's own": """
+import isic.data.datamodule as module
+class Shared(module.DataLoader):
+    def __init__(self, *args, generator=None, **options):
+        super().__init__(*args, **options)
+module.DataLoader = Shared
+""",
+    "no next epoch in the checkpoint": """
+from isic.data import LesionDataModule
+LesionDataModule.load_state_dict = lambda *args: None
+""",
+}
 BATCHES = """
 import hashlib
 from isic.training.module import LesionClassifier
@@ -262,6 +280,27 @@ def test_a_resumed_epoch_sees_the_same_rows_and_pixels(
     assert resumed > cut, "the run was not resumed in the middle of an epoch"
     assert ours[:cut] + ours[resumed:] == theirs
     assert len({line.split(" ", 2)[2] for line in theirs}) == len(theirs), "an epoch came twice"
+
+
+@pytest.mark.parametrize(
+    ("missing", "workers"),
+    [
+        ("no seed of each epoch", 0),
+        pytest.param("no generator of the loader's own", 0, marks=pytest.mark.slow),
+        pytest.param("no next epoch in the checkpoint", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_naive_resume_is_not_exact(
+    experiment: Experiment, commands: ForkServer, tmp_path: Path, missing: str, workers: int
+) -> None:
+    experiment.arguments = [*experiment.arguments, f"data.num_workers={workers}"]
+    whole = Experiment(commands, experiment.arguments, tmp_path / "whole")
+    assert whole.start(NAIVE[missing]).wait() == 0
+    death = PRELUDE + MOMENTS["in the middle of an epoch"]
+    assert experiment.start(NAIVE[missing] + death).wait() == -9
+    assert experiment.start(NAIVE[missing]).wait() == 0
+    with pytest.raises(AssertionError, match="differs"):
+        assert_same(experiment.outcome(), whole.outcome())
 
 
 def test_next_epoch_of_each_checkpoint(whole: Any) -> None:

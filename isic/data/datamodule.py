@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from isic.data.dataset import LesionDataset
 from isic.data.sampler import SequentialBatches, ShuffledBatches
 from isic.data.transforms import FastAugment, Resize
-from isic.errors import ConfigError
+from isic.errors import ConfigError, DataError
 from isic.index import isic2024
 from isic.index.schema import Index
 from isic.prepare import (
@@ -133,8 +133,14 @@ class LesionDataModule(pl.LightningDataModule):
         readable = self.train_rows.readable
         out = (fold == self.fold) if self.fold != "all" else np.zeros(len(fold), bool)
         held_out = np.flatnonzero(out & readable)
+        train = np.flatnonzero(~out & readable & (fold != -1))
+        if not len(train) or (self.fold != "all" and not len(held_out)):
+            raise DataError(
+                f"fold {self.fold}: expected rows with a readable image to train on and to hold "
+                f"out, got {len(train)} and {len(held_out)} of {len(fold)}"
+            )
         return {
-            "train": np.flatnonzero(~out & readable & (fold != -1)),
+            "train": train,
             "held_out": held_out,
             "val": self._partial(held_out),
         }

@@ -19,8 +19,9 @@ from isic.errors import IsicError
 def main() -> None:
     """Train the fold of a frozen config; only the first rank speaks."""
     die_with_parent()
-    signal.signal(signal.SIGTERM, _terminate)
     first = os.environ.get("RANK", "0") == "0"
+    if first:  # it has a W&B run to end; others go at once, even where they wait for a dead rank
+        signal.signal(signal.SIGTERM, _terminate)
     level = logging.INFO if first else logging.ERROR
     logging.basicConfig(format="%(message)s", level=level, stream=sys.stderr)
     try:

@@ -55,7 +55,12 @@ def relaunch(config: Mapping[str, Any], folder: Path, *, n_devices: int) -> None
     ]
     ranks = subprocess.Popen(
         command,
-        env={**os.environ, "OMP_NUM_THREADS": threads, RELAUNCHED: "1"},
+        env={
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "10",  # not 30 s for a rank that waits for a dead one
+            **os.environ,
+            "OMP_NUM_THREADS": threads,
+            RELAUNCHED: "1",
+        },
         preexec_fn=die_with_parent,
     )
     try:

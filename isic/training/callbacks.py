@@ -127,7 +127,7 @@ class OwnSigterm(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the handler that stood when the callbacks were built."""
-        if callable(self.handler):
+        if self.handler is not None:  # None: set outside Python
             signal.signal(signal.SIGTERM, self.handler)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

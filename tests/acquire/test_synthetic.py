@@ -209,9 +209,7 @@ def test_the_table_is_learnable_but_not_perfectly_and_ducklings_are_ugly(
 
 
 def test_tiles_hold_a_signal_of_their_own() -> None:
-    lesions = sample_lesions(
-        0, n_lesions=1_500, n_patients=60, n_positives=300, hospitals=7
-    ).frame
+    lesions = sample_lesions(0, n_lesions=1_500, n_patients=60, n_positives=300, hospitals=7).frame
     sides = draw_sides(0, len(lesions), size_range=48)
     tiles = jpeg_tiles(lesions, bank=make_bank(0), seed=0, sides=sides)
     pixels = np.stack([decode(t)[8:40, 8:40] for t in tiles]).astype(float)  # (N, 32, 32, 3)

@@ -198,8 +198,14 @@ def test_all_faults_are_reported_at_once(copy: Path) -> None:
         build_index(copy)
     message = str(error.value)
     for part in (
-        "lacks 1 of 55 columns: tbp_lv_x", "'surprise'", "got '7'", "is empty", "'old'", "'x y'",
-        "1 duplicate isic_id", "test-metadata.csv: tbp_lv_H",
+        "lacks 1 of 55 columns: tbp_lv_x",
+        "'surprise'",
+        "got '7'",
+        "is empty",
+        "'old'",
+        "'x y'",
+        "1 duplicate isic_id",
+        "test-metadata.csv: tbp_lv_H",
     ):
         assert part in message, part
 

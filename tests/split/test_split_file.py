@@ -33,7 +33,10 @@ def test_round_trip(tmp_path: Path, table: pd.DataFrame, fold: pd.Series) -> Non
     assert split["image_id"].tolist() == sorted(table["image_id"])
     assert split["group"].tolist() == ["ISIC_0000001", "P1", "L1", "P1"]
     assert dict(zip(split["image_id"], split["fold"], strict=True)) == {
-        "ISIC_0000001": -2, "ISIC_0000003": 0, "ISIC_0000004": 1, "ISIC_0000005": 0
+        "ISIC_0000001": -2,
+        "ISIC_0000003": 0,
+        "ISIC_0000004": 1,
+        "ISIC_0000005": 0,
     }
     assert [p.name for p in path.parent.iterdir()] == ["a.csv"]
 

@@ -1,0 +1,149 @@
+"""A run's name, folder and lock: the same experiment is found again, another one is refused."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from isic.errors import ConfigError
+from isic.runs import RunFolder, differing, flatten, identity, run_name, waiting_lock, write_text
+
+CONFIG = {
+    "name": "run",
+    "seed": 0,
+    "fold": 1,
+    "data": {"root": "here", "batch_size": 8},
+    "optim": {"optimizer": {"lr": 0.1}, "warmup_epochs": 1},
+    "logger": {"wandb": {"mode": "offline"}},
+    "paths": {"runs": "runs"},
+}
+
+
+def with_(**changes):
+    return {**CONFIG, **changes}
+
+
+def test_flat_keys():
+    assert flatten({"a": {"b": 1, "c": {"d": [1, {"e": 2}]}}, "f": None}) == {
+        "a.b": 1,
+        "a.c.d": [1, {"e": 2}],
+        "f": None,
+    }
+
+
+def test_identity_leaves_out_place_fold_and_logger():
+    assert set(identity(CONFIG)) == {
+        *("seed", "data.batch_size", "optim.optimizer.lr", "optim.warmup_epochs")
+    }
+    assert set(identity({"data": {"rooted": 1}, "named": 2})) == {"data.rooted", "named"}
+
+
+def test_name_does_not_depend_on_the_order_of_keys():
+    backwards = {k: CONFIG[k] for k in reversed(CONFIG)}
+    names = [
+        run_name({**c, "name": None}, data="d", model="m", index_hash="aa")
+        for c in (CONFIG, backwards)
+    ]
+    assert names[0] == names[1]
+    assert names[0].startswith("d-m-")
+
+
+@pytest.mark.parametrize("name", ["mine", "a.b_c-1", "x" * 100])
+def test_given_names(name):
+    assert run_name({"name": name}, data="d", model="m", index_hash="aa") == name
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a b", ".hidden", "-m", "x" * 101, "a\nb"])
+def test_names_that_would_leave_their_folder(name):
+    with pytest.raises(ConfigError, match="name: expected letters"):
+        run_name({"name": name}, data="d", model="m", index_hash="aa")
+
+
+def test_a_claimed_folder_is_claimed_again_by_the_same_experiment(tmp_path):
+    folder = RunFolder(tmp_path / "run" / "fold1")
+    assert not folder.finished
+    folder.claim(CONFIG, "aa")
+    stored = folder.config_file.read_bytes()
+    assert yaml.safe_load(stored) == {**CONFIG, "index_hash": "aa"}
+    folder.claim(with_(logger={"wandb": None}, data={"root": "there", "batch_size": 8}), "aa")
+    assert folder.config_file.read_bytes() == stored
+
+
+def test_another_experiment_is_refused_with_the_differing_keys(tmp_path):
+    folder = RunFolder(tmp_path / "run" / "fold1")
+    folder.claim(CONFIG, "aa")
+    other = with_(seed=3, optim={"optimizer": {"lr": 0.2}}, extra=1)
+    with pytest.raises(ConfigError) as caught:
+        folder.claim(other, "aa")
+    for difference in (
+        *("seed: 0 -> 3", "optim.optimizer.lr: 0.1 -> 0.2", "extra: None -> 1"),
+        *("optim.warmup_epochs: 1 -> None", "overwrite=true", str(folder.path)),
+    ):
+        assert difference in str(caught.value)
+    with pytest.raises(ConfigError, match="index_hash: aa -> bb"):
+        folder.claim(CONFIG, "bb")
+
+
+def test_differing_of_equals_is_empty():
+    assert differing(CONFIG, with_(fold=4, name="other")) == []
+
+
+def test_score_and_state(tmp_path):
+    folder = RunFolder(tmp_path)
+    write_text(folder.score_file, '{"metrics": {}}')
+    assert folder.finished
+    assert folder.score() == {"metrics": {}}
+    assert folder.last.parent == folder.best.parent == tmp_path / "checkpoints"
+
+
+def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "score.json"
+    write_text(path, "old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def hold(path: Path, held: "multiprocessing.synchronize.Event") -> None:
+    with waiting_lock(path, "holding"):
+        held.set()
+        time.sleep(60)
+
+
+def test_a_lock_waits_says_so_and_dies_with_its_holder(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path, held = tmp_path / "run" / ".lock", multiprocessing.get_context("fork").Event()
+    holder = multiprocessing.get_context("fork").Process(target=hold, args=(path, held))
+    holder.start()
+    try:
+        assert held.wait(20)
+        killer = multiprocessing.get_context("fork").Process(
+            target=lambda: (time.sleep(0.3), os.kill(holder.pid, signal.SIGKILL))
+        )
+        killer.start()
+        with waiting_lock(path, "training it"):
+            pass
+        killer.join()
+    finally:
+        holder.kill()
+        holder.join()
+    assert "waiting for another process that is training it" in caplog.text
+
+
+def test_a_free_lock_says_nothing(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        with waiting_lock(tmp_path / ".lock", "training"):
+            pass
+    assert caplog.text == ""
