@@ -2,9 +2,10 @@
 
 Ours is the whole of a training as `train.py` composes it: Lightning, averaged weights, clipping,
 schedule, validation metrics, metrics.csv, and the progress bar drawn as on a terminal. The bare
-loop has forward, backward and step. Both read the same batches; within one fit each of our steps is
-followed by one of the bare loop, so that a busy machine slows both alike. A pair is an epoch of
-each; ours counts what `train.py` counts for its img/s: everything but validation.
+loop trains the same by hand: forward, backward, clip, step, average. Both read the same batches;
+within one fit each of our steps is followed by one of the bare loop, so that a busy machine slows
+both alike. A pair is an epoch of each; ours counts what `train.py` counts for its img/s:
+everything but validation.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.tiles import bench_root
 from isic.acquire.synthetic import write_isic2024
@@ -42,7 +44,7 @@ from isic.training.hardware import TrainerOptions
 from isic.training.optim import parameter_groups
 
 TARGET, LEAST_STEP = 0.97, 0.1  # seconds of a model step, so that the share means something
-N_IMAGES, BATCH, SIZE, STEPS = 800, 32, 64, 16
+N_IMAGES, BATCH, SIZE, STEPS = 800, 16, 64, 24
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +68,14 @@ def composed(root: Path, runs: Path, *, pairs: int) -> dict[str, Any]:
 
 
 class BareLoop(pl.Callback):
-    """A copy of the network, AdamW, and nothing else: a step of it after each of ours."""
+    """A copy of the network and its own optimizer: a step of it after each of ours."""
 
     def __init__(self, network: nn.Module, loader: Any) -> None:
         self.network = copy.deepcopy(network).train()
         self.optimizer = torch.optim.AdamW(parameter_groups(self.network), lr=3e-4)
+        self.average = AveragedModel(
+            self.network, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True
+        )
         self.loader = loader
         self.seconds: list[float] = []  # an epoch
         self.watched: list[float] = []  # by the stopwatch, up to the end of each epoch
@@ -86,7 +91,9 @@ class BareLoop(pl.Callback):
         self.optimizer.zero_grad(set_to_none=True)
         target = batch["target"][:, None].float()
         binary_cross_entropy_with_logits(self.network(batch), target).backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
+        self.average.update_parameters(self.network)
         self.seconds[-1] += time.perf_counter() - start
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from isic.errors import DataError, first_five
 from isic.index.schema import Index
 from isic.metrics import Metric
 from isic.predictions import (
@@ -24,10 +25,13 @@ from isic.predictions import (
     write_score,
     write_submission,
 )
+from isic.predictions.submission import sample_ids
 from isic.report.curves import write_curves
 from isic.runs import waiting_lock
 
 log = logging.getLogger(__name__)
+
+SAMPLE = "sample_submission.csv"
 
 
 def score_predictions(
@@ -58,13 +62,6 @@ def assemble_run(
         attrs = _attrs(frame)
         write_predictions(run / "oof.parquet", frame, **attrs)
         result = score_predictions(frame, index, metrics, folder=run / "curves")
-        tests = [
-            read_predictions(f / "test.parquet") for f in folds if (f / "test.parquet").exists()
-        ]
-        if len(tests) == n_folds:
-            mean = ensemble(tests)
-            write_predictions(run / "test.parquet", mean, **attrs)
-            submit(run / "submission.csv", mean, index)
         scores = [read_score(fold / "score.json") for fold in folds]
         result |= {
             "folds": n_folds,
@@ -74,13 +71,37 @@ def assemble_run(
             "selected_on_validation": any(s["selected_on_validation"] for s in scores),
         }
         write_score(run / "score.json", result)
+        tests = [fold / "test.parquet" for fold in folds if (fold / "test.parquet").exists()]
+        if len(tests) == n_folds:
+            mean = ensemble([read_predictions(path) for path in tests])
+            write_predictions(run / "test.parquet", mean, **attrs)
+            submit(run / "submission.csv", mean, index)
     log.info("%s, %d folds: %s", run, n_folds, score_line(result))
     return result
 
 
+def check_sample(index: Index) -> None:
+    """Refuse, before a training, a sample submission that its test rows cannot fill.
+
+    Raises:
+        DataError: Ids that only one of the two has.
+    """
+    sample = index.root / SAMPLE
+    test = index.table[index.table["split"] == "test"]
+    if not sample.exists() or test["image"].isna().all():
+        return
+    odd = set(sample_ids(sample, index.info)) ^ set(test["image_id"])
+    if odd:
+        raise DataError(
+            f"{sample} and the test metadata do not name the same images: {len(odd)} ids stand in "
+            f"one of them only: {first_five(sorted(odd))}. Bring both from the same download, or "
+            "move the sample away to submit in the order of the metadata."
+        )
+
+
 def submit(path: Path, frame: pd.DataFrame, index: Index) -> None:
     """Write a checked submission, in the order of the archive's sample where it has one."""
-    sample = index.root / "sample_submission.csv"
+    sample = index.root / SAMPLE
     write_submission(path, frame, index.info, sample=sample if sample.exists() else None)
     log.info("submission: %s", path)
 

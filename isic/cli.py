@@ -49,6 +49,7 @@ def command(name: str, task: str) -> None:
     Exit codes: see `isic.errors`. A multirun goes on past a failing job, prints a table of all
     jobs and ends with 1 if any failed.
     """
+    sys.argv[1:] = _checked(sys.argv[1:])
     full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of exiting with 1
     # Spinning threads of torch and OpenCV slow each other down tenfold on a machine that is shared.
@@ -70,6 +71,23 @@ def command(name: str, task: str) -> None:
         _print_table(outcomes)
         sys.exit(1 if any(o.exit_code for o in outcomes) else 0)
     sys.exit(outcomes[0].exit_code if outcomes else 0)
+
+
+def _checked(arguments: list[str]) -> list[str]:
+    """Flags first, as Hydra wants them; a word that is neither flag nor KEY=VALUE is refused."""
+    takes_value = {"-c", "--cfg", "-p", "--package", "-cn", "-cd", "-cp", "-i", "--info"}
+    takes_value |= {"--config-name", "--config-dir", "--config-path"}
+    flags: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word.startswith("-"):
+            flags += [word, next(words, "")] if word in takes_value else [word]
+        elif "=" in word or word.startswith("~") or "--shell-completion" in flags:
+            rest.append(word)
+        else:
+            _fail(f"{word}: expected KEY=VALUE (or -m, --help, --cfg job); no spaces about =", 2)
+    return flags + rest
 
 
 def exit_code(error: BaseException) -> int:

@@ -59,7 +59,7 @@ class PredictConfig:
     combine: `mean` of probabilities, or `rank_mean`.
     tta: `none`, or `d4`: the eight flips and turns, averaged.
     trust: Load a checkpoint whose network class is not of this package.
-    output: Folder to write to; null means `<runs>/predictions/<name>-<split>`.
+    output: Folder to write to; null means one of its own under `<runs>/predictions/`.
     """
 
     ckpt: Any = MISSING

@@ -73,6 +73,11 @@ class PixelOptions:
                 raise ConfigError(
                     f"data.{key}: expected {' or '.join(choices)}, got {getattr(self, key)}"
                 )
+        if self.resize is not None and (self.cache == "pixels" or self.resize < 1):
+            raise ConfigError(
+                f"data.resize: expected pixels, with data.cache=bytes, got {self.resize} with "
+                f"data.cache={self.cache}"
+            )
 
 
 @dataclass(frozen=True)
@@ -213,7 +218,7 @@ def _report_missing(index: Index, rows: Rows, missing_images: str) -> None:
             f"{message}. Download the images: {index.download}; or go on without them with "
             "data.missing_images=drop"
         )
-    log.warning("%s; left out of training, status=unreadable in predictions", message)
+    log.warning("%s; left out of training and scores, status=missing in predictions", message)
 
 
 def _report_bad(rows: Rows, on_bad_image: str) -> None:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ PREFIX = ".tmp-"  # of files that are being written
 
 NEUTRAL = (
     "name fold overwrite paths logger callbacks.progress "
-    "data.root data.num_workers data.cache data.on_bad_image "
+    "data.root data.num_workers data.on_bad_image "
     "trainer.accelerator trainer.devices trainer.num_nodes trainer.precision trainer.compile "
     "trainer.channels_last trainer.deterministic"
 ).split()
@@ -53,14 +54,14 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in sorted(flatten(config).items()) if not neutral(k)}
 
 
-def run_name(config: Mapping[str, Any], *, data: str, model: str, index_hash: str) -> str:
-    """The given name, or `<data>-<model>-<hash6>`."""
+def run_name(config: Mapping[str, Any], *, data: str, model: str, content: str) -> str:
+    """The given name, or `<data>-<model>-<hash6>`; `content` stands for archive and split."""
     if config.get("name"):
         name = str(config["name"])
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ConfigError(f"name: expected letters, digits, '.', '_' and '-', got {name!r}")
         return name
-    text = json.dumps([identity(config), index_hash], sort_keys=True, default=str)
+    text = json.dumps([identity(config), content], sort_keys=True, default=str)
     return f"{data}-{model}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
@@ -96,23 +97,40 @@ class RunFolder:
         score: dict[str, Any] = json.loads(self.score_file.read_text())
         return score
 
-    def claim(self, config: Mapping[str, Any], index_hash: str) -> None:
-        """Write `config.yaml`, or refuse a folder that holds another experiment.
+    def claim(
+        self, config: Mapping[str, Any], content: Mapping[str, str], *, overwrite: bool = False
+    ) -> None:
+        """Write `config.yaml`, or refuse a name that holds another experiment, in any fold.
+
+        content: Hashes of what the config only points at: `archive` and `split_hash`.
+        overwrite: Throw away what this fold holds; other folds are never touched.
 
         Raises:
-            ConfigError: The stored config or archive differs; names each differing key.
+            ConfigError: A stored config, archive or split differs; names each differing key.
         """
-        entry = {**config, "index_hash": index_hash}
-        if self.config_file.exists():
-            stored = yaml.safe_load(self.config_file.read_text())
-            if changed := differing(stored, entry):
+        entry = {**config, **content}
+        for file in sorted(self.path.parent.glob("fold*/config.yaml")):
+            own = file == self.config_file
+            changed = differing(yaml.safe_load(file.read_text()), entry)
+            if changed and not (own and overwrite):
+                mend = "overwrite=true" if own else f"delete {self.path.parent}"
                 raise ConfigError(
-                    f"{self.path} holds another experiment: {'; '.join(changed)}. "
-                    "Give another name=..., or overwrite=true to throw that one away."
+                    f"{file.parent} holds another experiment: {'; '.join(changed)}. "
+                    f"Give another name=..., or throw that one away: {mend}."
                 )
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.config_file, yaml.safe_dump(entry, sort_keys=False))
+        if overwrite:
+            self.empty()
+        if not self.config_file.exists():
+            write_text(self.config_file, yaml.safe_dump(entry, sort_keys=False))
+
+    def empty(self) -> None:
+        """Throw away what the run holds, the score first, but not its lock."""
+        self.score_file.unlink(missing_ok=True)  # a killed overwrite must not look finished
+        for child in self.path.iterdir() if self.path.exists() else ():
+            if child.is_dir():
+                shutil.rmtree(child)
+            elif child.name != ".lock":
+                child.unlink()
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -51,7 +51,10 @@ def runs(cfg: DictConfig) -> None:
     root = Path(cfg.paths.runs)
     rows = []
     for folder in sorted(p for p in root.glob("*") if list(p.glob("fold*/config.yaml"))):
-        rows.append(_row(folder))
+        try:
+            rows.append(_row(folder))
+        except (IsicError, OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s cannot be read and is left out: %r", folder, error)
     if not rows:
         log.info("no runs under %s", root.resolve())
         return
@@ -71,7 +74,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "sort": float("-inf"),
         "minutes": "",
         "GB": "",
-        "folds": f"{len(done)}/{len(folds)}",
+        "folds": f"{len(done)}/{config['split']['n_folds']}",
         "seeds": config["seed"],
     }
     if score is None:
@@ -79,7 +82,9 @@ def _row(folder: Path) -> dict[str, Any]:
     name, value = next(iter(score["metrics"].items()), ("", None))
     if value and value["value"] is not None:
         row["sort"] = value["value"]
-        row["score"] = f"{name} {value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+        one = "" if "folds" in score else ", one fold"
+        bounds = f"[{value['low']:.4f}, {value['high']:.4f}]"
+        row["score"] = f"{name} {value['value']:.4f} {bounds}{one}"
     else:
         row["score"] = "not scored"
     row["minutes"] = f"{score['seconds'] / 60:.1f}"

@@ -143,9 +143,9 @@ def test_a_trainer_yaml_names_every_option():
 # ---- run identity
 
 
-def name(*overrides: str, index_hash: str = "aaaaaaaaaaaa") -> str:
+def name(*overrides: str, content: str = "aaaaaaaaaaaa") -> str:
     config = composed(*overrides)
-    return run_name(config, data="isic2024", model="mobilenetv3", index_hash=index_hash)
+    return run_name(config, data="isic2024", model="mobilenetv3", content=content)
 
 
 def test_the_default_name():
@@ -162,7 +162,6 @@ def test_the_default_name():
         "overwrite=true",
         "data.root=ELSEWHERE",
         "data.num_workers=3",
-        "data.cache=pixels",
         "trainer=ddp_cpu",
         "trainer.devices=4",
         "trainer.num_nodes=2",
@@ -207,7 +206,7 @@ def test_what_it_learns_names_a_run(override):
 
 
 def test_other_rows_are_another_run():
-    assert name() != name(index_hash="bbbbbbbbbbbb")
+    assert name() != name(content="bbbbbbbbbbbb")
 
 
 def test_a_given_name():
@@ -235,7 +234,7 @@ def trains(tmp_path, root, *overrides):
     config["name"] = "run"
     folder = RunFolder(tmp_path / "runs" / "run" / "fold0")
     data = build_data(config)
-    folder.claim(config, "aaaaaaaaaaaa")
+    folder.claim(config, {"archive": "aaaaaaaaaaaa"})
     classifier = build_classifier(config, data)
     hardware = {k: v for k, v in config["trainer"].items() if k != "_target_"}
     trainer = build_trainer(
@@ -266,7 +265,6 @@ def test_every_option_trains_a_step(archive32, tmp_path, choice):
         "data.val_negatives=5",
         "data.samples_per_epoch=20",
         "data.fraction=0.5",
-        "data.cache=pixels",
         "data.resize=24",
         "trainer.channels_last=true",
         "trainer.deterministic=true",

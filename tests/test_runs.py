@@ -46,7 +46,7 @@ def test_identity_leaves_out_place_fold_and_logger():
 def test_name_does_not_depend_on_the_order_of_keys():
     backwards = {k: CONFIG[k] for k in reversed(CONFIG)}
     names = [
-        run_name({**c, "name": None}, data="d", model="m", index_hash="aa")
+        run_name({**c, "name": None}, data="d", model="m", content="aa")
         for c in (CONFIG, backwards)
     ]
     assert names[0] == names[1]
@@ -55,38 +55,45 @@ def test_name_does_not_depend_on_the_order_of_keys():
 
 @pytest.mark.parametrize("name", ["mine", "a.b_c-1", "x" * 100])
 def test_given_names(name):
-    assert run_name({"name": name}, data="d", model="m", index_hash="aa") == name
+    assert run_name({"name": name}, data="d", model="m", content="aa") == name
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a b", ".hidden", "-m", "x" * 101, "a\nb"])
 def test_names_that_would_leave_their_folder(name):
     with pytest.raises(ConfigError, match="name: expected letters"):
-        run_name({"name": name}, data="d", model="m", index_hash="aa")
+        run_name({"name": name}, data="d", model="m", content="aa")
 
 
 def test_a_claimed_folder_is_claimed_again_by_the_same_experiment(tmp_path):
     folder = RunFolder(tmp_path / "run" / "fold1")
     assert not folder.finished
-    folder.claim(CONFIG, "aa")
+    folder.claim(CONFIG, {"archive": "aa"})
     stored = folder.config_file.read_bytes()
-    assert yaml.safe_load(stored) == {**CONFIG, "index_hash": "aa"}
-    folder.claim(with_(logger={"wandb": None}, data={"root": "there", "batch_size": 8}), "aa")
+    assert yaml.safe_load(stored) == {**CONFIG, "archive": "aa"}
+    moved = with_(logger={"wandb": None}, data={"root": "there", "batch_size": 8})
+    folder.claim(moved, {"archive": "aa"})
     assert folder.config_file.read_bytes() == stored
 
 
 def test_another_experiment_is_refused_with_the_differing_keys(tmp_path):
     folder = RunFolder(tmp_path / "run" / "fold1")
-    folder.claim(CONFIG, "aa")
+    folder.claim(CONFIG, {"archive": "aa"})
     other = with_(seed=3, optim={"optimizer": {"lr": 0.2}}, extra=1)
     with pytest.raises(ConfigError) as caught:
-        folder.claim(other, "aa")
+        folder.claim(other, {"archive": "aa"})
     for difference in (
         *("seed: 0 -> 3", "optim.optimizer.lr: 0.1 -> 0.2", "extra: None -> 1"),
         *("optim.warmup_epochs: 1 -> None", "overwrite=true", str(folder.path)),
     ):
         assert difference in str(caught.value)
-    with pytest.raises(ConfigError, match="index_hash: aa -> bb"):
-        folder.claim(CONFIG, "bb")
+    with pytest.raises(ConfigError, match="archive: aa -> bb"):
+        folder.claim(CONFIG, {"archive": "bb"})
+
+
+def test_folds_of_one_name_are_folds_of_one_experiment(tmp_path):
+    RunFolder(tmp_path / "run" / "fold0").claim(CONFIG, {"archive": "aa"})
+    with pytest.raises(ConfigError, match="fold0 holds another experiment: seed: 0 -> 3"):
+        RunFolder(tmp_path / "run" / "fold1").claim(with_(seed=3), {"archive": "aa"})
 
 
 def test_differing_of_equals_is_empty():

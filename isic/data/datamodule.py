@@ -81,8 +81,11 @@ class LesionDataModule(pl.LightningDataModule):
         builder = index or type(self).index_builder
         if builder is None:
             raise ConfigError("data.index: expected an archive's build_index, got none")
-        if not 0 < fraction <= 1:
-            raise ConfigError(f"data.fraction: expected a share in (0, 1], got {fraction}")
+        _check_share(fraction)
+        _check_counts(batch_size=batch_size, image_size=image_size, val_negatives=val_negatives)
+        _check_counts(samples_per_epoch=samples_per_epoch)
+        if num_workers != "auto" and not str(num_workers).isdecimal():
+            raise ConfigError(f"data.num_workers: expected a number or auto, got {num_workers!r}")
         self.root, self.builder = Path(root), builder
         self.split_options, self.fold, self.fraction = split or SplitOptions(), fold, fraction
         self.image_size = image_size or 224
@@ -169,6 +172,14 @@ class LesionDataModule(pl.LightningDataModule):
         return [int(c) for c in counts]
 
     @property
+    def epoch_class_counts(self) -> list[int]:
+        """Images of each class that an epoch shows: what the sampler leaves of `class_counts`."""
+        n = len(self.index.info.classes)
+        target = self.targets(self.positions["train"])
+        drawn = np.concatenate([batch for _, batch in self._sampler(target, rank=0, world_size=1)])
+        return [int(c) for c in np.bincount(target[drawn], minlength=n)]
+
+    @property
     def partial_validation(self) -> bool:
         """Whether validation while training sees only a part of the fold."""
         return len(self.positions["val"]) < len(self.positions["held_out"])
@@ -190,17 +201,20 @@ class LesionDataModule(pl.LightningDataModule):
             transform=self.transforms(size=self.image_size),
             seed=self.seed,
         )
-        sampler = self.sampler(
-            target,
-            batch_size=max(self.batch_size // world, 1),
-            seed=self.seed,
-            rank=rank,
-            world_size=world,
-            samples_per_epoch=self.samples_per_epoch,
-        )
+        sampler = self._sampler(target, rank=rank, world_size=world)
         # Lightning makes a resumed run's first iterator before it calls set_epoch
         sampler.set_epoch(self._next_epoch)
         return self._loader(dataset, sampler)
+
+    def _sampler(self, target: NDArray[np.int64], *, rank: int, world_size: int) -> Any:
+        return self.sampler(
+            target,
+            batch_size=max(self.batch_size // world_size, 1),
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            samples_per_epoch=self.samples_per_epoch,
+        )
 
     def val_dataloader(self) -> Any:
         """The held-out rows, or the part of them that is looked at while training."""
@@ -268,3 +282,14 @@ class ISIC2024DataModule(LesionDataModule):
     """ISIC 2024 (SLICE-3D): crops of 61-239 px, benign or malignant, grouped by patient."""
 
     index_builder = staticmethod(isic2024.build_index)
+
+
+def _check_share(fraction: float) -> None:
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"data.fraction: expected a share in (0, 1], got {fraction}")
+
+
+def _check_counts(**counts: int | None) -> None:
+    for key, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"data.{key}: expected at least 1, got {value}")

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from isic.errors import ConfigError
+
 Positions = npt.NDArray[np.int64]
 Batch = tuple[int, Positions]
 
@@ -39,7 +41,7 @@ class _TrainingBatches:
         self, *, n_epoch: int, batch_size: int, rank: int, world_size: int, drop_last: bool
     ) -> None:
         if n_epoch < 1 or batch_size < 1 or not 0 <= rank < world_size:
-            raise ValueError(
+            raise ConfigError(
                 "expected at least one sample, batch_size >= 1 and 0 <= rank < world_size, got "
                 f"{n_epoch} samples, batch_size={batch_size}, rank={rank}, world_size={world_size}"
             )
@@ -129,7 +131,7 @@ class NegativeRatioBatches(_TrainingBatches):
         self._positive, self._negative = np.flatnonzero(target == 1), np.flatnonzero(target == 0)
         counts = len(self._positive), len(self._negative)
         if min(counts) == 0 or ratio <= 0:
-            raise ValueError(
+            raise ConfigError(
                 "expected positives, negatives and ratio > 0, got "
                 f"{counts[0]} positives, {counts[1]} negatives and ratio={ratio}"
             )
@@ -171,7 +173,7 @@ class SequentialBatches:
     ) -> None:
         n = len(target)
         if n < 1 or batch_size < 1 or not 0 <= rank < world_size:
-            raise ValueError(
+            raise ConfigError(
                 "expected at least one sample, batch_size >= 1 and 0 <= rank < world_size, got "
                 f"{n} samples, batch_size={batch_size}, rank={rank}, world_size={world_size}"
             )

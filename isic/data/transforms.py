@@ -160,9 +160,10 @@ class FastAugment:
 
 
 class AlbumentationsPipeline:
-    """Any list of albumentations transforms that ends in (size, size, 3), seeded at each call.
+    """Any list of albumentations transforms, seeded at each call.
 
-    transforms: Without ToTensorV2, since the dataset makes the tensor. May end in Normalize.
+    transforms: Without ToTensorV2, since the dataset makes the tensor. May end in Normalize. What
+        does not end at (size, size, 3) is resized first.
     min_side: Shorter side to decode to; larger than `size` where the list crops.
     """
 
@@ -174,8 +175,11 @@ class AlbumentationsPipeline:
 
         self.size, self.min_side = size, min_side or size
         self._compose = albumentations.Compose(list(transforms))
-        side = max(self.min_side, size)
-        probe = self._run(np.full((side, side, 3), 127, np.uint8), 0)
+        black = np.zeros((self.min_side + 1, self.min_side + 2, 3), np.uint8)
+        if getattr(self._run(black, 0), "shape", ()) == black.shape:
+            resize = albumentations.Resize(size, size)
+            self._compose = albumentations.Compose([resize, *transforms])
+        probe = self._run(black, 0)
         if not isinstance(probe, np.ndarray) or probe.shape != (size, size, 3):
             got = getattr(probe, "shape", type(probe).__name__)
             raise ValueError(

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
+from torch import nn
 
 from isic.data import LesionDataModule
+from isic.errors import ConfigError
 from isic.index.schema import index_hash
 from isic.metrics import Metric
 from isic.models.backbone import input_spec
@@ -19,6 +21,39 @@ from isic.training.checkpoint import AtomicCheckpointIO
 from isic.training.hardware import TrainerOptions
 from isic.training.loggers import LoggerOptions
 from isic.training.module import LesionClassifier
+
+
+def check_components(config: Mapping[str, Any]) -> None:
+    """Make what needs no data, so that a value it cannot take is said before data is read."""
+    _check_choices(config)
+    if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 2**32:
+        raise ConfigError(f"seed: expected 0 to 2**32 - 1, got {config['seed']}")
+    for key in ("trainer", "callbacks", "loss"):
+        instantiate(config[key])
+    try:
+        instantiate(config["optim"]).configure(nn.Linear(1, 1), total_steps=1, epochs=1)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optim: {config['optim']['optimizer']} is refused: {error}") from None
+
+
+def _check_choices(config: Mapping[str, Any]) -> None:
+    """Refuse what would only show after the training."""
+    fold, trainer, metrics = config["fold"], config["trainer"], config["metrics"]
+    if fold != "all" and (isinstance(fold, bool) or not isinstance(fold, int)):
+        raise ConfigError(f"fold: expected a number or all, got {fold!r}")
+    if config["evaluate"] not in ("last", "best"):
+        raise ConfigError(f"evaluate: expected last or best, got {config['evaluate']!r}")
+    monitors = ["val/loss", *(f"val/{name}" for name in metrics["functions"])]
+    if metrics["monitor"] not in monitors:
+        raise ConfigError(
+            f"metrics.monitor: expected one of {', '.join(monitors)}, got {metrics['monitor']!r}"
+        )
+    if config["evaluate"] == "best" and trainer["check_val_every_n_epoch"] > trainer["max_epochs"]:
+        raise ConfigError(
+            "evaluate=best: nothing is validated in "
+            f"{trainer['max_epochs']} epochs with trainer.check_val_every_n_epoch="
+            f"{trainer['check_val_every_n_epoch']}"
+        )
 
 
 def build_data(config: Mapping[str, Any]) -> LesionDataModule:

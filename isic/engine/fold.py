@@ -2,7 +2,6 @@
 
 import logging
 import resource
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from isic.assemble import assemble_run, score_predictions, submit
+from isic.assemble import assemble_run, check_sample, score_predictions, submit
 from isic.data import LesionDataModule
 from isic.engine.build import (
     build_classifier,
@@ -24,18 +23,19 @@ from isic.engine.build import (
     build_loggers,
     build_metrics,
     build_trainer,
+    check_components,
 )
 from isic.engine.inference import predict_rows
 from isic.engine.launch import is_launched, is_relaunched, rank, relaunch
-from isic.engine.spoken import announce, log_result, result_line, say_how_to_sync
-from isic.errors import ConfigError
-from isic.index.schema import index_hash
-from isic.predictions import write_predictions, write_score
+from isic.engine.spoken import announce, log_mistakes, log_result, result_line, say_how_to_sync
+from isic.errors import CheckpointError, ConfigError, IsicError
+from isic.index.schema import archive_hash, index_hash
+from isic.predictions import read_predictions, write_predictions, write_score
 from isic.runs import RunFolder, run_name
 from isic.signatures import check_signatures
-from isic.training.callbacks import Stopwatch
+from isic.training.callbacks import Stopwatch, stopped_early
 from isic.training.checkpoint import load_weights, read, remove_litter
-from isic.training.hardware import TrainerOptions
+from isic.training.hardware import TrainerOptions, synchronised
 from isic.training.loggers import MetricsTable, finish
 from isic.training.module import LesionClassifier
 
@@ -49,13 +49,14 @@ def fit(cfg: DictConfig) -> str:
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     check_signatures(config)
-    _check_choices(config)
-    choices = HydraConfig.get().runtime.choices
+    check_components(config)
     data = build_data(config)
-    archive = index_hash(data.index.table)
-    config["name"] = run_name(
-        config, data=choices["data"], model=choices["model"], index_hash=archive
-    )
+    choices = HydraConfig.get().runtime.choices
+    model = choices["model"]
+    if any(o.startswith("model.backbone=") for o in HydraConfig.get().overrides.task):
+        model = config["model"]["backbone"].partition(".")[0]
+    content = "-".join(_content(data).values())
+    config["name"] = run_name(config, data=choices["data"], model=model, content=content)
     return fit_fold(config, data)
 
 
@@ -66,19 +67,27 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
         ConfigError: The run's folder holds another experiment.
     """
     data = data or build_data(config)
-    _ = data.split  # a fold that does not exist is refused before it gets a folder
+    content = _content(data)  # reads the split: a fold that does not exist gets no folder
     run = Path(config["paths"]["runs"]).resolve() / config["name"]
     folder = RunFolder(run / f"fold{config['fold']}")
     options: TrainerOptions = instantiate(config["trainer"])
     leads = rank() == 0 and not is_relaunched()
+    if config["overwrite"] and is_launched() and not is_relaunched():
+        raise ConfigError(
+            "overwrite: the ranks that torchrun or srun started would race; delete "
+            f"{folder.path} instead"
+        )
     with folder.lock() if leads else nullcontext():
-        if config["overwrite"] and leads:
-            _empty(folder.path)
-        folder.claim(config, index_hash(data.index.table))
-        if not folder.finished:
+        folder.claim(config, content, overwrite=config["overwrite"] and leads)
+        if folder.finished:
+            when = time.strftime(
+                "%Y-%m-%d %H:%M", time.localtime(folder.score_file.stat().st_mtime)
+            )
+            log.info("finished on %s; overwrite=true trains it again", when)
+        else:
             if options.n_devices > 1 and not is_launched():
                 _ = data.positions  # what is wrong with data or checkpoint is said here, once
-                _ = read(folder.last) if folder.last.exists() else None
+                _ = _readable(folder.last) if folder.last.exists() else None
                 relaunch(config, folder.path, n_devices=options.n_devices)
             else:
                 _train(config, data, folder, options)
@@ -88,6 +97,12 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
     log.info(line)
     if config["fold"] != "all":
         assemble_run(run, data.index, build_metrics(config), n_folds=data.split.n_folds)
+    elif (folder.path / "test.parquet").exists():
+        submit(
+            folder.path / "submission.csv",
+            read_predictions(folder.path / "test.parquet"),
+            data.index,
+        )
     say_how_to_sync(folder)
     return line
 
@@ -97,7 +112,10 @@ def _train(
 ) -> None:
     """Fit from the last finished epoch on, then predict, score and write everything of the fold."""
     started = time.perf_counter()
+    if options.on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     if rank() == 0:
+        check_sample(data.index)
         remove_litter(folder.path)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     classifier = build_classifier(config, data)
@@ -130,17 +148,31 @@ def _fit(
     resume = folder.last if folder.last.exists() else None
     steps = 0
     if resume:
-        done = read(resume)
+        done = _readable(resume)
         steps = done["global_step"]
         log.info("resuming after epoch %d of %d", done["epoch"] + 1, options.max_epochs)
+        if stopped_early(done):  # Lightning does not remember, and would train on
+            trainer.fit_loop.max_epochs = done["epoch"] + 1
     for logger in trainer.loggers:
         if isinstance(logger, MetricsTable):
             logger.forget_after(steps)
     if options.channels_last in (True, "auto"):
         classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if options.sync_batchnorm:
+        classifier.network = synchronised(classifier.network)
     if options.compile:
         classifier.network.compile()
     trainer.fit(classifier, data, ckpt_path=resume, weights_only=True)
+
+
+def _readable(path: Path) -> dict[str, Any]:
+    """A checkpoint to go on from."""
+    try:
+        return read(path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. Delete it to train this fold from the start (or overwrite=true)."
+        ) from None
 
 
 def _finish(
@@ -154,6 +186,8 @@ def _finish(
     """Predict the held-out fold and the test rows; the score is written last."""
     best = config["evaluate"] == "best" and config["fold"] != "all"
     chosen = folder.best if best else folder.last
+    if best and not chosen.exists():
+        raise IsicError(f"evaluate=best: {config['metrics']['monitor']} was never a finite number")
     load_weights(classifier, read(chosen), chosen)
     result: dict[str, Any] = {"metrics": {}, "n": 0, "interval_over": None}
     if config["fold"] != "all":
@@ -163,8 +197,10 @@ def _finish(
     if trainer.is_global_zero:
         watch = next(c for c in trainer.callbacks if isinstance(c, Stopwatch))  # type: ignore[attr-defined]
         seconds = time.perf_counter() - started + watch.earlier_seconds
-        result |= _resources(watch, seconds)
-        result["selected_on_validation"] = best
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        result |= _resources(watch, seconds, on_gpu=on_gpu)
+        stopped_early = bool(config["callbacks"]["early_stopping"]) and config["fold"] != "all"
+        result["selected_on_validation"] = best or stopped_early
         log_result(trainer.loggers, folder, result)
         write_score(folder.score_file, result)
         share = watch.validation_seconds / max(watch.train_seconds + watch.validation_seconds, 1e-9)
@@ -189,6 +225,8 @@ def _predict_held_out(
     if not trainer.is_global_zero:
         return {}
     write_predictions(folder.path / "oof.parquet", frame, **_attributes(config, data))
+    if (config["logger"]["wandb"] or {}).get("images"):
+        log_mistakes(trainer.loggers, rows, frame)
     metrics = build_metrics(config)
     return score_predictions(frame, data.index, metrics, folder=folder.path / "curves")
 
@@ -200,7 +238,7 @@ def _predict_test(
     classifier: LesionClassifier,
     trainer: pl.Trainer,
 ) -> None:
-    """`test.parquet`; with `fold=all` the submission too, else it is the mean over the folds."""
+    """`test.parquet`."""
     rows = data.test_rows
     assert rows is not None
     every_row = np.arange(len(rows.table))
@@ -208,8 +246,6 @@ def _predict_test(
     frame = predict_rows(trainer, classifier, data, rows, every_row, fold=fold)
     if trainer.is_global_zero:
         write_predictions(folder.path / "test.parquet", frame, **_attributes(config, data))
-        if config["fold"] == "all":
-            submit(folder.path / "submission.csv", frame, data.index)
 
 
 def _attributes(config: Mapping[str, Any], data: LesionDataModule) -> dict[str, Any]:
@@ -222,9 +258,14 @@ def _attributes(config: Mapping[str, Any], data: LesionDataModule) -> dict[str, 
     }
 
 
-def _resources(watch: Stopwatch, seconds: float) -> dict[str, float]:
-    """Seconds, speed, and peak memory in MB: of the GPU where there is one, else of the process."""
-    if torch.cuda.is_available():
+def _content(data: LesionDataModule) -> dict[str, str]:
+    """Hashes of what the config only points at."""
+    return {"archive": archive_hash(data.index), "split_hash": data.split.hash}
+
+
+def _resources(watch: Stopwatch, seconds: float, *, on_gpu: bool) -> dict[str, float]:
+    """Seconds, speed, and peak memory in MB: of the GPU where it is used, else of the process."""
+    if on_gpu:
         peak = torch.cuda.max_memory_allocated() / 2**20
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -235,20 +276,3 @@ def _resources(watch: Stopwatch, seconds: float) -> dict[str, float]:
         "images_per_second": round(watch.images_per_second, 1),
         "peak_memory_mb": round(peak, 1),
     }
-
-
-def _check_choices(config: Mapping[str, Any]) -> None:
-    if config["evaluate"] not in ("last", "best"):
-        raise ConfigError(f"evaluate: expected last or best, got {config['evaluate']!r}")
-    if config["fold"] != "all" and not isinstance(config["fold"], int):
-        raise ConfigError(f"fold: expected a number or all, got {config['fold']!r}")
-
-
-def _empty(folder: Path) -> None:
-    """overwrite=true: throw away what the run holds, the score first, but not its lock."""
-    (folder / "score.json").unlink(missing_ok=True)  # a killed overwrite must not look finished
-    for child in folder.iterdir() if folder.exists() else ():
-        if child.is_dir():
-            shutil.rmtree(child)
-        elif child.name != ".lock":
-            child.unlink()

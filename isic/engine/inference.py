@@ -1,5 +1,6 @@
 """Apply checkpoints: what `predict.py` does."""
 
+import hashlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import yaml
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
@@ -38,6 +40,8 @@ def predict(cfg: DictConfig) -> str:
     ):
         if config[key] not in choices:
             raise ConfigError(f"{key}: expected {' or '.join(choices)}, got {config[key]!r}")
+    if config["ckpt"] == "???":
+        raise ConfigError("ckpt: expected a checkpoint, fold or run, got none: ckpt=runs/NAME")
     quiet()
     checkpoints = find_checkpoints(config["ckpt"])
     frames, data, record = [], None, {}
@@ -63,8 +67,7 @@ def find_checkpoints(given: str | Sequence[str]) -> list[Path]:
     for item in [given] if isinstance(given, str) else given:
         path = Path(item)
         if path.is_dir():
-            folds = sorted(p.parent for p in path.glob("fold*/config.yaml")) or [path]
-            found += [_scored_checkpoint(fold) for fold in folds]
+            found += [_scored_checkpoint(fold) for fold in _folds(path)]
         else:
             found.append(path)
     if not found:
@@ -72,11 +75,29 @@ def find_checkpoints(given: str | Sequence[str]) -> list[Path]:
     return found
 
 
+def _folds(run: Path) -> list[Path]:
+    """The numbered folds of a run, else `foldall`; a fold folder stands for itself."""
+    if (run / "config.yaml").exists():
+        return [run]
+    numbered = sorted(p.parent for p in run.glob("fold[0-9]*/config.yaml"))
+    if not numbered and (run / "foldall" / "config.yaml").exists():
+        return [run / "foldall"]
+    if not numbered:
+        raise CheckpointError(f"ckpt: {run.resolve()} is neither a run nor a fold: no config.yaml")
+    n_folds = yaml.safe_load((numbered[0] / "config.yaml").read_text())["split"]["n_folds"]
+    if len(numbered) < n_folds:
+        log.warning("%s: %d of %d folds are there and averaged", run, len(numbered), n_folds)
+    return numbered
+
+
 def _scored_checkpoint(fold: Path) -> Path:
     if not (fold / "score.json").exists():
-        raise CheckpointError(f"ckpt: {fold.resolve()} is not a finished fold (no score.json)")
-    config = OmegaConf.load(fold / "config.yaml")
-    name = "best" if config.evaluate == "best" and config.fold != "all" else "last"
+        raise CheckpointError(
+            f"ckpt: {fold.resolve()} is not finished (no score.json): give its train.py command "
+            "again, or name its checkpoint file"
+        )
+    config = yaml.safe_load((fold / "config.yaml").read_text())
+    name = "best" if config["evaluate"] == "best" and config["fold"] != "all" else "last"
     return fold / "checkpoints" / f"{name}.ckpt"
 
 
@@ -144,6 +165,25 @@ def predict_rows(
     return frame
 
 
+def _output(
+    config: Mapping[str, Any], name: str, data: LesionDataModule, checkpoints: Sequence[Path]
+) -> Path:
+    """`output`, or a folder of its own for these checkpoints, rows and ways to combine them."""
+    if config["output"]:
+        folder = Path(config["output"])
+        if (folder / "config.yaml").exists() or list(folder.glob("fold*")):
+            raise ConfigError(f"output: {folder} is a run; its scores stay as they are")
+    else:
+        parts = [config[key] for key in ("split", "combine", "tta")]
+        parts += [str(data.root.resolve()), *(str(p.resolve()) for p in checkpoints)]
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
+        runs = Path(config["paths"]["runs"])
+        folder = runs / "predictions" / f"{name}-{config['split']}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "score.json").unlink(missing_ok=True)  # of earlier predictions here
+    return folder
+
+
 def _write(
     frame: pd.DataFrame,
     data: LesionDataModule,
@@ -153,9 +193,7 @@ def _write(
 ) -> str:
     """`predictions.parquet`, `submission.csv` for test rows, `score.json` where targets exist."""
     name = record["config"]["name"]
-    runs = Path(config["paths"]["runs"])
-    folder = Path(config["output"] or runs / "predictions" / f"{name}-{config['split']}")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _output(config, name, data, checkpoints)
     archive = index_hash(data.index.table)
     attributes = {"run": name, "index_hash": archive, "split_hash": record["split_hash"]}
     write_predictions(folder / "predictions.parquet", frame, **attributes)

@@ -4,8 +4,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
 from isic.data import LesionDataModule
-from isic.predictions import score_line
+from isic.images.decode import decode, fit
+from isic.images.packfile import Pack
+from isic.predictions import probabilities, score_line
+from isic.prepare import Rows
 from isic.runs import RunFolder
 from isic.training.hardware import TrainerOptions
 from isic.training.module import LesionClassifier
@@ -27,6 +34,9 @@ def announce(
     part = (
         f", {len(use['val'])} of them (partial) while training" if data.partial_validation else ""
     )
+    test = data.index.table["split"] == "test"
+    if test.any() and data.test_rows is None:
+        log.warning("no test image under %s: there will be no submission", data.root)
     log.info("run     %s", folder.path)
     log.info("data    %s: %d training rows (%s)", data.root, len(use["train"]), counts)
     log.info("fold    %s, %d rows held out%s", config["fold"], len(use["held_out"]), part)
@@ -67,6 +77,37 @@ def log_result(loggers: Sequence[Any], folder: RunFolder, result: Mapping[str, A
             logger.experiment.summary.update({key: result[key] for key in keys})
             images = sorted((folder.path / "curves").glob("*.png"))
             logger.experiment.log({f"curves/{p.stem}": wandb.Image(str(p)) for p in images})
+
+
+def log_mistakes(loggers: Sequence[Any], rows: Rows, frame: pd.DataFrame, n: int = 16) -> None:
+    """The `n` held-out images whose true class got the least probability, to W&B.
+
+    These are patients' images: called only with `logger.wandb.images=true`.
+    """
+    from pytorch_lightning.loggers import WandbLogger
+
+    table = rows.table.reset_index(names="row").set_index("image_id").loc[frame["image_id"]]
+    row, target = table["row"].to_numpy(), table["target"].to_numpy(dtype=np.int64)
+    confidence = probabilities(frame)[np.arange(len(frame)), target]  # NaN sorts last
+    worst = [i for i in np.argsort(confidence)[:n].tolist() if np.isfinite(confidence[i])]
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            images = [
+                wandb.Image(
+                    _thumbnail(rows.pack, int(row[i])),
+                    caption=f"{frame['image_id'].iat[i]}: class {target[i]}, p={confidence[i]:.3f}",
+                )
+                for i in worst
+            ]
+            logger.experiment.log({"oof/mistakes": images})
+
+
+def _thumbnail(pack: Pack, row: int, side: int = 128) -> NDArray[np.uint8]:
+    """A packed image at one size, uint8 (side, side, 3)."""
+    image = decode(pack.encoded(row)) if pack.pixels is None else pack.pixels[row]
+    return fit(image, side)
 
 
 def say_how_to_sync(folder: RunFolder) -> None:

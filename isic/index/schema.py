@@ -24,6 +24,9 @@ TRAILING = ("age", "sex", "site", "attribution", "image", "split")
 ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 
 
+FEW_FILES = 64  # containers of many images, as opposed to one file an image
+
+
 @dataclass(frozen=True)
 class DatasetInfo:
     """What later stages need to know of an archive; travels in checkpoints as plain types.
@@ -107,6 +110,24 @@ def index_hash(table: pd.DataFrame) -> str:
     for column in ("patient_id", "lesion_id"):
         row += "\x1f" + train[column].astype("string").fillna("")
     return hashlib.blake2b("\n".join(sorted(row)).encode(), digest_size=6).hexdigest()
+
+
+def archive_hash(index: Index) -> str:
+    """Hash what a training depends on beyond its config: every row, and the image files' sizes.
+
+    Twelve hex digits. A moved or copied archive keeps it; other rows or other images do not.
+    """
+    table = index.table
+    files = table["image"].dropna().str.partition("#")[0].unique()
+    # A folder of loose files is known by its names; one stat a file would cost seconds.
+    sizes = sorted(
+        f"{name}:{(index.root / name).stat().st_size}"
+        for name in (files if len(files) <= FEW_FILES else [])
+        if (index.root / name).is_file()
+    )
+    others = sorted(table.loc[table["split"] != "train", "image_id"].astype("string"))
+    text = "\n".join([index_hash(table), *others, *sizes])
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def refuse_train_only(columns: Iterable[str], info: DatasetInfo) -> None:

@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from pytorch_lightning.callbacks import (
     RichProgressBar,
     WeightAveraging,
 )
+
+from isic.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,17 @@ class CallbackOptions:
     ema_decay: float | None = 0.999
     early_stopping: int | None = None
     progress: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse values that would quietly mean something else."""
+        if self.progress not in ("auto", "bar", "lines", "none"):
+            raise ConfigError(
+                f"callbacks.progress: expected auto, bar, lines or none, got {self.progress!r}"
+            )
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(
+                f"callbacks.ema_decay: expected a number in (0, 1) or null, got {self.ema_decay}"
+            )
 
     def build(
         self, checkpoints: Path, *, monitor: str | None, mode: str, seed: int
@@ -77,6 +90,12 @@ def checkpoint_callbacks(folder: Path, *, monitor: str | None, mode: str) -> lis
     return [FixedNameBest(filename="best", monitor=monitor, mode=mode, **fixed), last]
 
 
+def stopped_early(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether early stopping ended the training that wrote this checkpoint."""
+    states = [v for k, v in checkpoint["callbacks"].items() if k.startswith("EarlyStopping")]
+    return any(state["wait_count"] >= state["patience"] for state in states)
+
+
 class FixedNameBest(ModelCheckpoint):
     """The best checkpoint under one name; a NaN metric counts as worst instead of as best."""
 
@@ -96,8 +115,9 @@ class ExponentialAverage(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         @torch.no_grad()
-        def average(averaged: Any, current: Any, n_averaged: Any) -> None:
-            n = int(n_averaged)
+        def average(averaged: Any, current: Any, _: Any) -> None:
+            assert self._average_model is not None
+            n = int(self._average_model.n_averaged)
             weight = 1 - min(decay, (1 + n) / (10 + n))
             if torch.is_floating_point(averaged[0]):
                 torch._foreach_lerp_(averaged, current, weight)
@@ -106,6 +126,14 @@ class ExponentialAverage(WeightAveraging):
                     mine.copy_(theirs)
 
         super().__init__(use_buffers=True, multi_avg_fn=average)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Average on the device of the training, where the module itself is moved only later."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            # on the CPU: to ask a GPU for the count is to wait for it at every step
+            self._average_model.n_averaged = torch.zeros((), dtype=torch.long)
 
 
 class EpochSeed(Callback):

@@ -1,13 +1,16 @@
 """What a run is trained on: device, number of processes, precision, memory layout."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from isic.errors import ConfigError
 
 ACCELERATORS = ("auto", "cpu", "gpu")
+PRECISIONS = ("auto", "32", "16-mixed", "bf16-mixed", "bf16-true", "64")
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class TrainerOptions:
     precision: Lightning's names; `auto` is bf16 where the GPU has it, else fp16 with a scaler,
         and float32 on a CPU.
     channels_last: Memory layout of images and convolutions; the loader's batches have it already.
+    deterministic: `auto` is `warn` on a CPU, where it costs nothing, and False on a GPU.
+    sync_batchnorm: Batch statistics over all GPUs; for small batches a device.
     """
 
     accelerator: str = "auto"
@@ -30,7 +35,7 @@ class TrainerOptions:
     sync_batchnorm: bool = False
     channels_last: bool | str = "auto"
     compile: bool = False
-    deterministic: bool | str = "warn"
+    deterministic: bool | str = "auto"
     check_val_every_n_epoch: int = 1
     limit_train_batches: int | float = 1.0
     limit_val_batches: int | float = 1.0
@@ -46,6 +51,18 @@ class TrainerOptions:
             raise ConfigError(
                 f"trainer.devices: expected a number of processes or auto, got {self.devices!r}"
             )
+        if self.max_epochs < 1 or self.check_val_every_n_epoch < 1:
+            raise ConfigError(
+                "trainer: expected max_epochs and check_val_every_n_epoch of at least 1, got "
+                f"{self.max_epochs} and {self.check_val_every_n_epoch}"
+            )
+        if str(self.precision) not in PRECISIONS:
+            raise ConfigError(
+                f"trainer.precision: expected one of {', '.join(PRECISIONS)}, "
+                f"got {self.precision!r}"
+            )
+        if self.sync_batchnorm and not self.on_gpu:
+            raise ConfigError("trainer.sync_batchnorm: expected GPUs; batch norm on a CPU has none")
 
     @property
     def on_gpu(self) -> bool:
@@ -80,6 +97,13 @@ class TrainerOptions:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16-mixed" if native else "16-mixed"
 
+    @property
+    def resolved_deterministic(self) -> bool | str:
+        """Lightning's `deterministic`."""
+        if self.deterministic != "auto":
+            return self.deterministic
+        return False if self.on_gpu else "warn"
+
     def trainer_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `pytorch_lightning.Trainer`."""
         from pytorch_lightning.strategies import DDPStrategy
@@ -95,8 +119,7 @@ class TrainerOptions:
             "max_epochs": self.max_epochs,
             "gradient_clip_val": self.gradient_clip_val,
             "accumulate_grad_batches": self.accumulate_grad_batches,
-            "sync_batchnorm": self.sync_batchnorm and world > 1,
-            "deterministic": self.deterministic,
+            "deterministic": self.resolved_deterministic,
             "check_val_every_n_epoch": self.check_val_every_n_epoch,
             "limit_train_batches": self.limit_train_batches,
             "limit_val_batches": self.limit_val_batches,
@@ -112,3 +135,17 @@ class TrainerOptions:
         """`1 x NVIDIA A100 (bf16-mixed)`."""
         name = torch.cuda.get_device_name() if self.on_gpu else "CPU"
         return f"{self.n_devices * self.num_nodes} x {name} ({self.resolved_precision})"
+
+
+def synchronised(network: nn.Module) -> nn.Module:
+    """Batch norms that share their statistics over the ranks, where there are several.
+
+    timm's converter, not torch's, which Lightning uses: that one drops the activations that timm
+    keeps inside its batch norms, without a word.
+    """
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    if not torch.distributed.is_available() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return network
+    converted: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return converted

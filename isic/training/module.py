@@ -53,7 +53,9 @@ class LesionClassifier(pl.LightningModule):
         return probabilities(self.network(batch), self.objective.activation)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch."""
+        """Loss of one batch; the learning rate beside it."""
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("train/lr", rate, on_step=True, on_epoch=False, batch_size=1)
         return self._step(batch, "train")
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
@@ -97,8 +99,9 @@ class LesionClassifier(pl.LightningModule):
         return self.optim.configure(self.network, total_steps=steps, epochs=epochs)
 
     def on_fit_start(self) -> None:
-        """Tell the loss the class counts of the training rows."""
-        counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
+        """Tell the loss how often an epoch shows each class."""
+        data = getattr(self.trainer, "datamodule", None)
+        counts = getattr(data, "epoch_class_counts", None)
         if counts is not None:
             self.objective.balance(counts)
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isic.data.sampler import NegativeRatioBatches, SequentialBatches, ShuffledBatches, walk
+from isic.errors import ConfigError
 
 
 def epoch_of(sampler, epoch=0):
@@ -146,7 +147,7 @@ def test_ratio_ranks_have_as_many_batches():
     ("target", "ratio"), [(np.zeros(5, int), 1), (np.ones(5, int), 1), (np.arange(2), 0)]
 )
 def test_ratio_without_both_classes_is_refused(target, ratio):
-    with pytest.raises(ValueError, match="positives"):
+    with pytest.raises(ConfigError, match="positives"):
         NegativeRatioBatches(target, ratio=ratio, batch_size=2, seed=0)
 
 
@@ -169,7 +170,7 @@ def test_sequential_ranks_cover_everything_in_order(n, batch_size, world_size):
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"rank": 2, "world_size": 2}, {"rank": -1}])
 def test_impossible_arguments_are_refused(options):
     options = {"batch_size": 4, **options}
-    with pytest.raises(ValueError, match="expected at least one sample"):
+    with pytest.raises(ConfigError, match="expected at least one sample"):
         SequentialBatches(np.zeros(3, int), **options)
-    with pytest.raises(ValueError, match="expected at least one sample"):
+    with pytest.raises(ConfigError, match="expected at least one sample"):
         ShuffledBatches(np.zeros(3, int), seed=0, **options)

@@ -3,6 +3,7 @@
 import copy
 import logging
 import signal
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -94,6 +95,14 @@ def test_average_by_hand_with_buffers_and_warm_up(tmp_path, decay):
         assert torch.allclose(value, average[key], atol=1e-6), key
     moved = average["layers.0.running_mean"] - record.states[-1]["layers.0.running_mean"]
     assert moved.abs().max() > 1e-6  # buffers are averaged, not copied
+
+
+def test_the_average_lies_where_the_training_is_not_where_the_module_still_is():
+    gpu = torch.device("meta")  # a device that every machine has, and that is not the CPU
+    callback, module = ExponentialAverage(0.9), Small()
+    callback.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=gpu)), module, "fit")
+    assert {p.device.type for p in callback._average_model.module.parameters()} == {"meta"}
+    assert callback._average_model.n_averaged.device.type == "cpu"
 
 
 def test_best_is_the_best_finite_epoch_and_last_is_last(tmp_path):

@@ -1,10 +1,14 @@
 """Device, precision and processes, with GPUs that are only pretended."""
 
+import copy
+
 import pytest
+import timm
 import torch
+from torch import nn
 
 from isic.errors import ConfigError
-from isic.training.hardware import TrainerOptions
+from isic.training.hardware import TrainerOptions, synchronised
 
 
 @pytest.fixture
@@ -57,12 +61,38 @@ def test_devices(gpus):
 
 
 def test_several_processes_get_ddp_and_one_does_not():
-    two = TrainerOptions(accelerator="cpu", devices=2, sync_batchnorm=True).trainer_arguments()
+    two = TrainerOptions(accelerator="cpu", devices=2).trainer_arguments()
     assert type(two["strategy"]).__name__ == "DDPStrategy"
-    assert two["sync_batchnorm"] is True
-    one = TrainerOptions(accelerator="cpu", sync_batchnorm=True).trainer_arguments()
+    one = TrainerOptions(accelerator="cpu").trainer_arguments()
     assert one["strategy"] == "auto"
-    assert one["sync_batchnorm"] is False
+
+
+def test_sync_batchnorm_is_for_gpus():
+    with pytest.raises(ConfigError, match="sync_batchnorm: expected GPUs"):
+        TrainerOptions(accelerator="cpu", devices=2, sync_batchnorm=True)
+
+
+def test_synchronised_batch_norms_keep_their_activations(monkeypatch):
+    network = timm.create_model("test_efficientnet.r160_in1k", num_classes=2).eval()
+    image = torch.randn(2, 3, 32, 32)
+    before = network(image)
+    assert synchronised(network) is network  # one process
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    converted = synchronised(copy.deepcopy(network))
+    assert any(isinstance(m, nn.SyncBatchNorm) for m in converted.modules())
+    assert torch.equal(converted(image), before)
+    # torch's own converter, which Lightning uses, loses them
+    naive = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
+    assert not torch.allclose(naive(image), before)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"max_epochs": 0}, {"check_val_every_n_epoch": 0}, {"precision": "foo"}],
+)
+def test_values_that_would_fail_or_mean_something_else(arguments):
+    with pytest.raises(ConfigError, match="trainer"):
+        TrainerOptions(**arguments)
 
 
 @pytest.mark.parametrize("devices", [0, -1, "many", "1.5", None])

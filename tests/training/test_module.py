@@ -1,5 +1,7 @@
 """One classifier for every network: what it logs, predicts and writes into a checkpoint."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -7,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from isic.data.sampler import NegativeRatioBatches
 from isic.metrics.classification import roc_auc
 from isic.metrics.partial_auc import partial_auc
 from isic.models.network import LesionNetwork
@@ -75,9 +78,15 @@ def test_a_balanced_loss_learns_the_class_counts(data32, tmp_path):
         enable_model_summary=False,
     )
     trainer.fit(classifier, data)
-    negatives, positives = data.class_counts
-    assert negatives + positives == len(data.positions["train"])
+    negatives, positives = data.epoch_class_counts
     assert objective.loss.pos_weight == [negatives / positives]
+
+
+def test_a_balanced_loss_does_not_correct_what_the_sampler_has_corrected(data32):
+    data = data32(sampler=partial(NegativeRatioBatches, ratio=2))
+    negatives, positives = data.epoch_class_counts
+    assert 1.5 <= negatives / positives <= 2.5
+    assert data.class_counts[0] > 3 * data.class_counts[1]
 
 
 def test_any_network_that_gives_logits_will_do(data32):
