@@ -125,7 +125,10 @@ class RunFolder:
 
     def empty(self) -> None:
         """Throw away what the run holds, the score first, but not its lock."""
-        self.score_file.unlink(missing_ok=True)  # a killed overwrite must not look finished
+        # a killed overwrite must not look finished, nor what was put together from it
+        for name in ("score.json", "oof.parquet", "test.parquet", "submission.csv"):
+            (self.path.parent / name).unlink(missing_ok=True)
+        self.score_file.unlink(missing_ok=True)
         for child in self.path.iterdir() if self.path.exists() else ():
             if child.is_dir():
                 shutil.rmtree(child)
