@@ -50,6 +50,8 @@ def command(name: str, task: str) -> None:
     jobs and ends with 1 if any failed.
     """
     sys.argv[1:] = _checked(sys.argv[1:])
+    if not CONF.is_dir():
+        _fail(f"no configs at {CONF}: the commands run from a clone (pip install -e .)", 2)
     full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of exiting with 1
     # Spinning threads of torch and OpenCV slow each other down tenfold on a machine that is shared.
