@@ -69,6 +69,28 @@ class Epoch:
         return scores
 
 
+@dataclass
+class EpochLoss:
+    """Sums the batches' losses on their device; nothing waits for it before `mean`."""
+
+    total: Tensor | None = None
+    rows: int = 0
+
+    def add(self, loss: Tensor, rows: int) -> None:
+        """Take the mean loss of a batch of `rows`."""
+        weighted = loss.detach() * rows
+        self.total = weighted if self.total is None else self.total + weighted
+        self.rows += rows
+
+    def mean(self) -> Tensor:
+        """Mean over all rows of all ranks; begins anew."""
+        assert self.total is not None
+        sums = torch.stack([self.total, torch.full_like(self.total, self.rows)])
+        self.total, self.rows = None, 0
+        total, rows = _all_ranks(sums[None]).sum(dim=0)
+        return torch.as_tensor(total / rows)
+
+
 def _all_ranks(tensor: Tensor) -> Tensor:
     """Concatenate a tensor of equal shape over the ranks, where there are several."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

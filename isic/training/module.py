@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from isic.models.network import LesionNetwork
-from isic.training.epoch_metric import Epoch, EpochOutputs, Metric
+from isic.training.epoch_metric import Epoch, EpochLoss, EpochOutputs, Metric
 from isic.training.losses import BinaryCrossEntropy, Objective, probabilities
 from isic.training.optim import WarmupCosine
 from isic.training.tta import averaged_logits
@@ -46,6 +46,7 @@ class LesionClassifier(pl.LightningModule):
         self.record = dict(record or {})
         self.tta = False  # predict the mean over eight flips and turns
         self.epoch_outputs = EpochOutputs()
+        self.epoch_loss = {"train": EpochLoss(), "val": EpochLoss()}
         self.last_epoch: Epoch | None = None
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -53,10 +54,15 @@ class LesionClassifier(pl.LightningModule):
         return probabilities(self.network(batch), self.objective.activation)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch; the learning rate beside it."""
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/lr", rate, on_step=True, on_epoch=False, batch_size=1)
-        return self._step(batch, "train")
+        """Loss of one batch; logged where it will be read: a `log` at every step costs time."""
+        loss = self._step(batch, "train")
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.trainer.global_step + 1) % every == 0:
+            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
+        if self.trainer.is_last_batch:
+            mean = self.epoch_loss["train"].mean()
+            self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1)
+        return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Loss of one batch; its outputs are kept for the epoch's metrics."""
@@ -73,18 +79,18 @@ class LesionClassifier(pl.LightningModule):
     def _step(self, batch: Mapping[str, Tensor], split: str) -> Tensor:
         logits = self.network(batch)  # (B, K)
         loss: Tensor = self.objective(logits, batch["target"])
-        size = len(batch["target"])
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
-        self.log(f"{split}/loss", loss, batch_size=size, **options)
+        self.epoch_loss[split].add(loss, len(batch["target"]))
         if split == "val":
             self.epoch_outputs.add(batch, logits)
         return loss
 
     def on_validation_epoch_end(self) -> None:
-        """Log each metric once, over all ranks' rows."""
+        """Log the loss and each metric once, over all ranks' rows."""
         self.last_epoch = self.epoch_outputs.gather(self.objective.activation)
+        loss = self.epoch_loss["val"].mean()
         if self.trainer.sanity_checking:
             return
+        self.log("val/loss", loss)
         for name, value in self.last_epoch.score(self.metrics).items():
             self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=True)
 

@@ -8,7 +8,7 @@ import torch
 
 from isic.metrics.classification import roc_auc
 from isic.metrics.partial_auc import partial_auc
-from isic.training.epoch_metric import Epoch, EpochOutputs
+from isic.training.epoch_metric import Epoch, EpochLoss, EpochOutputs
 
 
 def collected(batches, activation="sigmoid"):
@@ -64,3 +64,11 @@ def test_a_diverged_network_gives_nan_and_its_reason(caplog):
     epoch = Epoch(np.arange(2), np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, np.nan]]))
     assert np.isnan(epoch.score({"auc": roc_auc})["auc"])
     assert "not finite" in caplog.text
+
+
+def test_loss_is_the_mean_over_rows_not_batches():
+    loss = EpochLoss()
+    for _ in range(2):  # it begins anew
+        loss.add(torch.tensor(1.0, requires_grad=True), 30)
+        loss.add(torch.tensor(4.0), 10)
+        assert loss.mean().item() == 1.75

@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -38,6 +39,38 @@ def test_validation_scores_the_averaged_weights_on_every_held_out_row(trained32)
     assert logged["val/loss"].item() == pytest.approx(
         loss.item(), rel=1e-5
     )  # batches differ in size
+
+
+def test_logged_losses_are_means_over_the_epochs_rows(data32, tmp_path):
+    from isic.training.loggers import MetricsTable
+
+    seen = []
+
+    class Look(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            seen.append((outputs["loss"].item(), len(batch["row"])))
+
+    data = data32(batch_size=30)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=MetricsTable(tmp_path / "metrics.csv"),
+        log_every_n_steps=2,
+        callbacks=[Look()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(SingleImageClassifier(TINY, pretrained=False, image_size=32), data)
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    losses = table[table["name"] == "train/loss"]
+    steps = len(seen) // 2
+    assert losses["step"].tolist() == [steps - 1, 2 * steps - 1]
+    for value, part in zip(losses["value"], (seen[:steps], seen[steps:]), strict=True):
+        assert value == pytest.approx(sum(x * n for x, n in part) / sum(n for _, n in part))
+    rates = table[table["name"] == "train/lr"]
+    assert rates["step"].tolist() == list(range(1, 2 * steps, 2))
+    assert (rates["value"] > 0).all()
 
 
 def test_prediction_keeps_every_row_once_in_order(trained32):
