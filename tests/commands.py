@@ -209,6 +209,8 @@ def become(request: Mapping[str, Any]) -> None:
     import runpy
 
     os.setsid()
+    # Where the suite itself runs in the background, SIGINT is ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     output = os.open(request["output"], os.O_WRONLY | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, nothing), (1, output), (2, output)):

@@ -50,7 +50,7 @@ def write_isic2024(
     n_test: Default a tenth of n_images, at least 3.
     size_range: Tile side in px, or its lowest and highest value.
     n_patients: Default 1,042 at full size, falling with the square root of n_images.
-    positives: Default the archive's 0.098 %, but 40 (at most 5 %) in a small archive.
+    positives: Default the archive's 0.098 %, but 100 (at most 5 %) in a small archive.
     images: False writes the tables only.
     """
     root = Path(root)
@@ -84,10 +84,10 @@ def default_patients(n_images: int) -> int:
 
 
 def default_positives(n_images: int) -> int:
-    """Keep the published rate, or enough to learn from: 40, at most every twentieth row."""
+    """Keep the published rate, or enough to learn from: 100, at most every twentieth row."""
     published = INFO.published_counts
     rate = published["malignant"] / published["train"]
-    return max(round(n_images * rate), min(40, n_images // 20), min(4, n_images // 2))
+    return max(round(n_images * rate), min(100, n_images // 20), min(4, n_images // 2))
 
 
 def _check_arguments(arguments: dict[str, Any]) -> None:

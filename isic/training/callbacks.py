@@ -114,26 +114,45 @@ class ExponentialAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        @torch.no_grad()
-        def average(averaged: Any, current: Any, _: Any) -> None:
-            assert self._average_model is not None
-            n = int(self._average_model.n_averaged)
-            weight = 1 - min(decay, (1 + n) / (10 + n))
-            if torch.is_floating_point(averaged[0]):
-                torch._foreach_lerp_(averaged, current, weight)
-            else:  # counters of batch norm
-                for mine, theirs in zip(averaged, current, strict=True):
-                    mine.copy_(theirs)
-
-        super().__init__(use_buffers=True, multi_avg_fn=average)
+        super().__init__(use_buffers=True)
+        self.decay = decay
+        self._averaged: list[torch.Tensor] = []
+        self._current: list[torch.Tensor] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Average on the device of the training, where the module itself is moved only later."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+        self._averaged = []
         if self._average_model is not None:
             # on the CPU: to ask a GPU for the count is to wait for it at every step
             self._average_model.n_averaged = torch.zeros((), dtype=torch.long)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Average after an optimizer step; torch's own way looks every tensor up each time."""
+        if trainer.global_step == self._latest_update_step:
+            return
+        assert self._average_model is not None
+        self._latest_update_step = trainer.global_step
+        if not self._averaged:
+            self._averaged = _tensors(self._average_model.module)
+            self._current = _tensors(pl_module)
+        n = int(self._average_model.n_averaged)
+        weight = 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0
+        pairs = list(zip(self._averaged, self._current, strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], weight)
+        for averaged, current in pairs:
+            if not averaged.is_floating_point():  # counters of batch norm
+                averaged.copy_(current)
+        self._average_model.n_averaged += 1
+
+
+def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [t.detach() for t in (*module.parameters(), *module.buffers())]
 
 
 class EpochSeed(Callback):

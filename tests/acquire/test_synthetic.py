@@ -185,7 +185,7 @@ def test_tiny_archives_are_whole(tmp_path: Path, n: int) -> None:
 
 def test_defaults_meet_the_published_counts() -> None:
     assert (default_positives(401_059), default_patients(401_059)) == (393, 1_042)
-    assert default_positives(2_000) == 40
+    assert default_positives(2_000) == 100
 
 
 def held_out_auc(features: np.ndarray, target: np.ndarray) -> float:

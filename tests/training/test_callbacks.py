@@ -97,6 +97,25 @@ def test_average_by_hand_with_buffers_and_warm_up(tmp_path, decay):
     assert moved.abs().max() > 1e-6  # buffers are averaged, not copied
 
 
+def test_a_resumed_average_ends_bit_for_bit_where_a_whole_one_does(tmp_path):
+    def callbacks(folder):
+        saving = checkpoint_callbacks(tmp_path / folder, monitor=None, mode="max")
+        return [EpochSeed(3), ExponentialAverage(0.9), *saving]
+
+    fit(tmp_path, callbacks("whole"), epochs=3)
+    fit(tmp_path, callbacks("cut"), epochs=1)
+    last = tmp_path / "cut" / "last.ckpt"
+    fit(tmp_path, callbacks("cut"), epochs=3, ckpt_path=last, weights_only=True)
+    whole, cut = (
+        torch.load(tmp_path / folder / "last.ckpt", weights_only=True)
+        for folder in ("whole", "cut")
+    )
+    for part in ("state_dict", "current_model_state", "averaging_state"):
+        assert whole[part].keys() == cut[part].keys()
+        assert all(torch.equal(whole[part][k], cut[part][k]) for k in whole[part]), part
+    assert whole["averaging_state"]["n_averaged"] == 9
+
+
 def test_the_average_lies_where_the_training_is_not_where_the_module_still_is():
     gpu = torch.device("meta")  # a device that every machine has, and that is not the CPU
     callback, module = ExponentialAverage(0.9), Small()
