@@ -105,11 +105,11 @@ class Experiment:
             command = self.start()
             time.sleep(delay)
             if command.poll() is None:
+                command.signal()
+            if command.wait() == -9:  # it may have ended between the two
                 break
             shutil.rmtree(self.runs)
             delay *= 0.8
-        command.signal()
-        assert command.wait() == -9
         self.check_checkpoints()
 
     def check_checkpoints(self) -> None:

@@ -191,5 +191,6 @@ def test_the_commands_of_the_readme(commands: ForkServer, tmp_path: Path) -> Non
         assert code == 0, text
     with h5py.File(tmp_path / "data/isic2024/test-image.hdf5") as file:
         ids = set(file)
-    submission = pd.read_csv(tmp_path / "runs/predictions/readme-test/submission.csv")
+    predictions = next((tmp_path / "runs/predictions").glob("readme-test-*"))
+    submission = pd.read_csv(predictions / "submission.csv")
     assert set(submission["isic_id"]) == ids
