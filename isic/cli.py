@@ -117,7 +117,7 @@ def _job(task: str, outcomes: list[Outcome], full_trace: bool) -> Callable[[Dict
         except Exception as error:
             message = _message(error)
             _fail_job(message, error if full_trace else None)
-            outcomes.append(Outcome(job_name, exit_code(error), message.strip().split("\n")[-1]))
+            outcomes.append(Outcome(job_name, exit_code(error), _in_one_line(error)))
             return None
         outcomes.append(Outcome(job_name, 0, "" if result is None else str(result)))
         return result
@@ -138,6 +138,12 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error}. What was finished is whole: free some space, give the same command again."
     return "".join(traceback.format_exception(error))
+
+
+def _in_one_line(error: BaseException) -> str:
+    """For the table of a multirun: ours say first what is wrong, a stack trace says it last."""
+    lines = _message(error).strip().splitlines()
+    return lines[0] if isinstance(_said(error), IsicError) else lines[-1]
 
 
 def _fail_job(message: str, error: BaseException | None) -> None:

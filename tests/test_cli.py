@@ -14,7 +14,7 @@ from hydra.errors import HydraException, InstantiationException, OverrideParseEx
 from omegaconf.errors import ConfigKeyError
 
 from isic.__main__ import VERBS, main
-from isic.cli import command, exit_code, known_keys
+from isic.cli import _in_one_line, command, exit_code, known_keys
 from isic.errors import CheckpointError, ConfigError, DataError, IsicError
 
 Run = Callable[..., tuple[int, str, str]]
@@ -199,3 +199,8 @@ def test_verbs(run: Run) -> None:
     assert "no verb 'chekc'" in err
     assert "Did you mean check?" in err
     assert run("isic", "runs", "--help")[0] == 0
+
+
+def test_the_table_of_jobs_says_what_is_wrong_and_not_what_to_do():
+    assert _in_one_line(DataError("no such folder /x\nSet data.root")) == "no such folder /x"
+    assert _in_one_line(ZeroDivisionError("by zero")) == "ZeroDivisionError: by zero"
