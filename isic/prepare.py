@@ -190,7 +190,7 @@ def load_rows(index: Index, table: pd.DataFrame, pixels: PixelOptions, *, image_
         message = _missing_message(index, table["image_id"], len(table))
         raise DataError(f"{message}. Download the images: {index.download}")
     pack = build_pack(
-        index.root,
+        index.sources,
         table["image"].where(table["image"].notna(), None).tolist(),
         cache_root=pixels.cache_root,
         resize=pixels.resize,

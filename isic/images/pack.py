@@ -39,7 +39,15 @@ from isic.images.packfile import (
     PackWriter,
 )
 from isic.images.progress import Progress
-from isic.images.sources import Ref, Stat, check_refs, payload_estimate, read_refs, stat_files
+from isic.images.sources import (
+    Ref,
+    Sources,
+    Stat,
+    check_refs,
+    payload_estimate,
+    read_refs,
+    stat_files,
+)
 from isic.runs import waiting_lock
 
 log = logging.getLogger(__name__)
@@ -62,7 +70,7 @@ class _Row(NamedTuple):
 
 
 def build_pack(
-    root: str | Path,
+    root: str | Path | Sources,
     images: Sequence[Ref],
     *,
     cache_root: str | Path,
@@ -75,14 +83,16 @@ def build_pack(
     resize: Shorter side in pixels that images are brought to and encoded again with.
     pixels: Side in pixels of decoded squares to store in place of encoded bytes.
     """
-    root, cache_root, options = Path(root).resolve(), Path(cache_root), _Options(resize, pixels)
+    sources = (root if isinstance(root, Sources) else Sources(Path(root))).resolved()
+    cache_root, options = Path(cache_root), _Options(resize, pixels)
     if resize is not None and pixels is not None:
         raise ValueError(f"expected resize or pixels, got both: {resize} and {pixels}")
-    if not root.is_dir():
-        raise DataError(f"expected an archive's folder, got none at {root}; set data.root")
+    for folder in (sources.root, *sources.mounts.values()):
+        if not folder.is_dir():
+            raise DataError(f"expected an archive's folder, got none at {folder}; set data.root")
     check_refs(images)
-    stats = stat_files(root, images)
-    path = cache_root / _file_name(root, images, stats, options)
+    stats = stat_files(sources, images)
+    path = cache_root / _file_name(sources, images, stats, options)
     if pixels is not None:
         _refuse_beyond_memory(len(images), pixels)
     found = _open_whole(path)
@@ -94,9 +104,9 @@ def build_pack(
             found = _open_whole(path)  # another process may have made it while we waited
             if found is not None:
                 return found
-            needed = _bytes_needed(root, images, stats, options)
+            needed = _bytes_needed(sources, images, stats, options)
             _refuse_without_space(cache_root, needed)
-            _write(path, root, images, options, needed=needed, progress=progress)
+            _write(path, sources, images, options, needed=needed, progress=progress)
             return Pack(path)
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
@@ -105,13 +115,14 @@ def build_pack(
         raise IsicError(f"{message}; set ISIC_CACHE_ROOT") from error
 
 
-def _file_name(root: Path, images: Sequence[Ref], stats: list[Stat], options: _Options) -> str:
+def _file_name(sources: Sources, images: Sequence[Ref], stats: list[Stat], options: _Options) -> str:
     """`<archive>-<kind>-<key>.pack`; another key for whatever changes a byte of the pack."""
-    head = json.dumps([1, str(root), QUALITY, options, stats])
+    mounts = [f"{name}={path}" for name, path in sources.mounts.items()]
+    head = json.dumps([1, str(sources.root), *mounts, QUALITY, options, stats])
     body = "\n".join("" if ref is None else ref for ref in images)
     key = hashlib.blake2b(f"{head}\n{body}".encode(), digest_size=8).hexdigest()
     kind = f"pixels{options.pixels}" if options.pixels else f"jpeg{options.resize or ''}"
-    return f"{root.name}-{kind}-{key}.pack"
+    return f"{sources.root.name}-{kind}-{key}.pack"
 
 
 def _open_whole(path: Path) -> Pack | None:
@@ -125,14 +136,14 @@ def _open_whole(path: Path) -> Pack | None:
         return None
 
 
-def _bytes_needed(root: Path, images: Sequence[Ref], stats: list[Stat], options: _Options) -> int:
+def _bytes_needed(sources: Sources, images: Sequence[Ref], stats: list[Stat], options: _Options) -> int:
     """Size of the finished pack; an estimate from the sources' sizes unless it holds pixels."""
     tables = HEADER_BYTES + sum(TAIL_ROW_BYTES + len(ref or "") for ref in images)
     if options.pixels is not None:
         return tables + len(images) * options.pixels**2 * 3
     if options.resize is not None:
         return tables + len(images) * options.resize**2 // 2  # 4 bits a pixel at QUALITY
-    return tables + payload_estimate(root, images, stats)
+    return tables + payload_estimate(sources, images, stats)
 
 
 def _refuse_beyond_memory(rows: int, side: int) -> None:
@@ -161,7 +172,7 @@ def _no_space(cache_root: Path, needed: int, free: int) -> IsicError:
 
 def _write(
     path: Path,
-    root: Path,
+    sources: Sources,
     images: Sequence[Ref],
     options: _Options,
     *,
@@ -180,7 +191,7 @@ def _write(
         ):
             writer = PackWriter(file, side=options.pixels or 0)
             names = iter(images)
-            for rows in _converted(root, images, options):
+            for rows in _converted(sources, images, options):
                 for row, name in zip(rows, names, strict=False):
                     writer.add(name, row.data, status=row.status, reason=row.reason)
                 tally.update(row.status for row in rows)
@@ -211,10 +222,10 @@ def _fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _converted(root: Path, images: Sequence[Ref], options: _Options) -> Iterator[list[_Row]]:
+def _converted(sources: Sources, images: Sequence[Ref], options: _Options) -> Iterator[list[_Row]]:
     """Chunks of finished rows in order: this thread reads, others decode (they free the GIL)."""
     threads = min(len(os.sched_getaffinity(0)), 8)  # one reader cannot feed more
-    source = read_refs(root, images)
+    source = read_refs(sources, images)
     waiting: deque[Future[list[_Row]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         while chunk := list(islice(source, _CHUNK)):

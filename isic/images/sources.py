@@ -1,11 +1,13 @@
 """Where a row's bytes lie: `folder/name.jpg` or `file.hdf5#<id>`, relative to the archive's root.
 
+A name `@mount/...` lies in the folder of that mount instead: `Sources` knows both.
 Trap: a reference comes from a CSV, so that it may try to leave the root; `check_refs` refuses
 absolute paths and `..` before anything is opened.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from isic.errors import DataError, first_five
@@ -13,6 +15,30 @@ from isic.images.hdf5 import Hdf5Images
 
 Ref = str | None
 Stat = tuple[str, int, int]  # file, bytes, mtime in ns; (file, -1, -1) where it is missing
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The folders that references are relative to: the archive's own, and those mounted beside."""
+
+    root: Path
+    mounts: Mapping[str, Path] = field(default_factory=dict)
+
+    def path(self, name: str) -> Path:
+        """The file of a reference without its `#` part. Raises DataError for an unknown mount."""
+        if not name.startswith("@"):
+            return self.root / name
+        mount, _, rest = name[1:].partition("/")
+        if mount not in self.mounts:
+            raise DataError(
+                f"expected one of the mounts {', '.join(self.mounts) or '(none)'}, got @{mount}"
+            )
+        return self.mounts[mount] / rest
+
+    def resolved(self) -> "Sources":
+        """The same folders under absolute names without links."""
+        mounts = {name: path.resolve() for name, path in sorted(self.mounts.items())}
+        return Sources(self.root.resolve(), mounts)
 
 
 def check_refs(refs: Sequence[Ref]) -> None:
@@ -25,20 +51,20 @@ def check_refs(refs: Sequence[Ref]) -> None:
         )
 
 
-def stat_files(root: Path, refs: Sequence[Ref]) -> list[Stat]:
+def stat_files(sources: Sources, refs: Sequence[Ref]) -> list[Stat]:
     """Size and mtime of each distinct file that `refs` names, in order of first appearance."""
     files = dict.fromkeys(_file_of(ref) for ref in refs if ref is not None)
     stats: list[Stat] = []
     for name in files:
         try:
-            found = (root / name).stat()
+            found = sources.path(name).stat()
             stats.append((name, found.st_size, found.st_mtime_ns))
         except FileNotFoundError:
             stats.append((name, -1, -1))
     return stats
 
 
-def payload_estimate(root: Path, refs: Sequence[Ref], stats: Sequence[Stat]) -> int:
+def payload_estimate(sources: Sources, refs: Sequence[Ref], stats: Sequence[Stat]) -> int:
     """Bytes that `refs` hold, from file sizes; of an HDF5 file, the share of its ids asked for."""
     asked: dict[str, int] = {}
     for ref in refs:
@@ -48,13 +74,13 @@ def payload_estimate(root: Path, refs: Sequence[Ref], stats: Sequence[Stat]) -> 
     for name, size, _ in stats:
         share = 1.0
         if name in asked and size > 0:
-            with Hdf5Images(root / name) as images:
+            with Hdf5Images(sources.path(name)) as images:
                 share = min(1.0, asked[name] / max(len(images), 1))
         total += share * max(size, 0)
     return int(total)
 
 
-def read_refs(root: Path, refs: Sequence[Ref]) -> Iterator[bytes | OSError | None]:
+def read_refs(sources: Sources, refs: Sequence[Ref]) -> Iterator[bytes | OSError | None]:
     """The bytes of each reference in turn; None where missing, the error where unreadable."""
     with ExitStack() as stack:
         opened: dict[str, Hdf5Images] = {}
@@ -65,10 +91,10 @@ def read_refs(root: Path, refs: Sequence[Ref]) -> Iterator[bytes | OSError | Non
             name, separator, image_id = ref.partition("#")
             try:
                 if not separator:
-                    yield (root / name).read_bytes()
+                    yield sources.path(name).read_bytes()
                     continue
                 if name not in opened:
-                    opened[name] = stack.enter_context(Hdf5Images(root / name))
+                    opened[name] = stack.enter_context(Hdf5Images(sources.path(name)))
                 yield opened[name].read(image_id)
             except FileNotFoundError:
                 yield None
@@ -81,5 +107,5 @@ def _file_of(ref: str) -> str:
 
 
 def _leaves_root(name: str) -> bool:
-    path = PurePosixPath(name)
+    path = PurePosixPath(name.partition("/")[2] if name.startswith("@") else name)
     return path.is_absolute() or ".." in path.parts

@@ -16,7 +16,7 @@ import pandas as pd
 from isic.errors import DataError, first_five
 from isic.images.decode import ImageError, decode
 from isic.images.progress import Progress
-from isic.images.sources import check_refs, read_refs
+from isic.images.sources import Sources, check_refs, read_refs
 from isic.index.schema import Index
 
 PROGRESS_STEP = 256  # images between two updates of the bar
@@ -30,12 +30,12 @@ class ImageFaults:
     unreadable: dict[int, str] = field(default_factory=dict)
 
 
-def check_images(root: Path, refs: Sequence[str | None], *, progress: bool = True) -> ImageFaults:
+def check_images(sources: Sources, refs: Sequence[str | None], *, progress: bool = True) -> ImageFaults:
     """Read and decode each reference; a null reference counts as missing."""
     check_refs(refs)
     faults = ImageFaults()
     with Progress("checking images", total=len(refs), enabled=progress) as bar:
-        for i, data in enumerate(read_refs(root, refs)):
+        for i, data in enumerate(read_refs(sources, refs)):
             if data is None:
                 faults.missing.append(i)
             elif reason := _why_unreadable(data):
@@ -111,7 +111,7 @@ def _add_images(report: dict[str, Any], index: Index, *, progress: bool) -> None
     ids = index.table["image_id"].tolist()
     refs: list[str | None] = [None if pd.isna(r) else r for r in index.table["image"]]
     try:
-        faults = check_images(index.root, refs, progress=progress)
+        faults = check_images(index.sources, refs, progress=progress)
     except DataError as error:
         # A store that does not open says nothing of single images.
         report["errors"].append(str(error))

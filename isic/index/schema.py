@@ -9,7 +9,7 @@ gate for every feature and metadata set.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 
 from isic.errors import DataError, first_five
+from isic.images.sources import Sources
 
 LEADING = ("image_id", "lesion_id", "patient_id", "archive", "view", "diagnosis", "target")
+USE = ("duplicate_of", "external", "parent_id", "weight")
 TRAILING = ("age", "sex", "site", "attribution", "image", "split")
 # Ids become file names, HDF5 keys and CSV cells: nothing that any of them would read otherwise.
 ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
@@ -31,7 +33,13 @@ FEW_FILES = 64  # containers of many images, as opposed to one file an image
 class DatasetInfo:
     """What later stages need to know of an archive; travels in checkpoints as plain types.
 
+    row_unit: What is predicted and scored, `image` or `lesion`; the table has a row an image.
+    views: Of a sample; the first one names it (`sample_rows`).
     download: Command that fetches the archive; DATA_ROOT stands for the folder.
+    submission_classes: The class behind each submission column; empty = the classes themselves,
+        or the last of two behind one column.
+    view_columns: Columns that differ between the images of a lesion.
+    vocabularies: Column -> the values that the organisers' files hold.
     published_counts: Rows, positives and so on as the organisers state them.
     train_only_columns: Columns that the test table lacks and that leak the label.
     """
@@ -49,6 +57,9 @@ class DatasetInfo:
     download: str
     published_counts: dict[str, int]
     train_only_columns: tuple[str, ...]
+    submission_classes: tuple[str, ...] = ()
+    view_columns: tuple[str, ...] = ()
+    vocabularies: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def positive_class(self) -> str:
@@ -70,11 +81,25 @@ class DatasetInfo:
 
 @dataclass
 class Index:
-    """An archive's table, what it is, and the folder that `table.image` is relative to."""
+    """An archive's table, what it is, and the folder that `table.image` is relative to.
+
+    Optional columns say how a row may be used, in any archive: `duplicate_of` (image_id; the row is
+    never used), `external` (trains in every fold, never validates), `parent_id` (image_id of the
+    row that it was made from) and `weight` (of its loss; 1.0 where absent).
+    mounts: Folders beside the root; `@name/path` in `table.image` lies in `mounts[name]`.
+    notes: What a reader met that is no fault: rows left out, files not found.
+    """
 
     table: pd.DataFrame
     info: DatasetInfo
     root: Path
+    mounts: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sources(self) -> Sources:
+        """Where the references of `table.image` lead."""
+        return Sources(self.root, self.mounts)
 
     @property
     def download(self) -> str:
@@ -98,8 +123,30 @@ def one_hot(target: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=target.index)
 
 
+def sample_rows(index: Index) -> pd.DataFrame:
+    """One row a sample, in file order: the table itself, or a lesion with its views side by side.
+
+    A lesion's row is that of its image in the first view of `info.views` that it has; `image_<view>`
+    holds the reference of each view, null where it has none, and the columns of `info.view_columns`
+    are spread in the same way.
+    """
+    table, info = index.table, index.info
+    if info.row_unit == "image":
+        return table
+    rank = table["view"].map({view: i for i, view in enumerate(info.views)})
+    named = table.assign(_rank=rank).sort_values("_rank", kind="stable")
+    named = named.drop_duplicates("lesion_id").set_index("lesion_id", drop=False)
+    samples = named.loc[table["lesion_id"].drop_duplicates()].drop(columns="_rank")
+    samples = samples.drop(columns=[c for c in info.view_columns if c in samples])
+    for view in info.views:
+        rows = table[table["view"] == view].drop_duplicates("lesion_id").set_index("lesion_id")
+        for column in ("image", *(c for c in info.view_columns if c in rows)):
+            samples[f"{column}_{view}"] = rows[column].reindex(samples.index)
+    return samples.reset_index(drop=True)
+
+
 def index_hash(table: pd.DataFrame) -> str:
-    """Hash what decides a split: ids, targets and groups of the train rows, in any row order.
+    """Hash what decides a split: ids, targets, groups and use of the train rows, in any row order.
 
     Twelve hex digits. Other columns and test rows leave it as it is: they move no fold.
     """
@@ -107,7 +154,7 @@ def index_hash(table: pd.DataFrame) -> str:
     target = train["target"].astype("Int64").astype("string").fillna("")
     row = train["image_id"].astype("string") + "\x1f" + target
     # The separator is a control character: no id, patient or lesion can hold it by accident.
-    for column in ("patient_id", "lesion_id"):
+    for column in ("patient_id", "lesion_id", *(c for c in USE if c in train)):
         row += "\x1f" + train[column].astype("string").fillna("")
     return hashlib.blake2b("\n".join(sorted(row)).encode(), digest_size=6).hexdigest()
 
@@ -121,9 +168,9 @@ def archive_hash(index: Index) -> str:
     files = table["image"].dropna().str.partition("#")[0].unique()
     # A folder of loose files is known by its names; one stat a file would cost seconds.
     sizes = sorted(
-        f"{name}:{(index.root / name).stat().st_size}"
+        f"{name}:{path.stat().st_size}"
         for name in (files if len(files) <= FEW_FILES else [])
-        if (index.root / name).is_file()
+        if (path := index.sources.path(name)).is_file()
     )
     others = sorted(table.loc[table["split"] != "train", "image_id"].astype("string"))
     text = "\n".join([index_hash(table), *others, *sizes])
