@@ -25,13 +25,11 @@ from isic.predictions import (
     write_score,
     write_submission,
 )
-from isic.predictions.submission import sample_ids
+from isic.predictions.submission import find_sample, sample_ids
 from isic.report.curves import write_curves
 from isic.runs import waiting_lock
 
 log = logging.getLogger(__name__)
-
-SAMPLE = "sample_submission.csv"
 
 
 def score_predictions(
@@ -86,11 +84,12 @@ def check_sample(index: Index) -> None:
     Raises:
         DataError: Ids that only one of the two has.
     """
-    sample = index.root / SAMPLE
+    sample = find_sample(index.root)
     test = index.table[index.table["split"] == "test"]
-    if not sample.exists() or test["image"].isna().all():
+    if sample is None or test["image"].isna().all():
         return
-    odd = set(sample_ids(sample, index.info)) ^ set(test["image_id"])
+    known = "lesion_id" if index.info.id_column == "lesion_id" else "image_id"
+    odd = set(sample_ids(sample, index.info)) ^ set(test[known])
     if odd:
         raise DataError(
             f"{sample} and the test metadata do not name the same images: {len(odd)} ids stand in "
@@ -101,8 +100,7 @@ def check_sample(index: Index) -> None:
 
 def submit(path: Path, frame: pd.DataFrame, index: Index) -> None:
     """Write a checked submission, in the order of the archive's sample where it has one."""
-    sample = index.root / SAMPLE
-    write_submission(path, frame, index.info, sample=sample if sample.exists() else None)
+    write_submission(path, frame, index.info, sample=find_sample(index.root))
     log.info("submission: %s", path)
 
 

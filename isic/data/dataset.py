@@ -74,6 +74,7 @@ class LesionDataset(Dataset[Batch]):
 
     rows: int64 (N,) rows of the pack.
     target: int64 (N,), -1 where unlabelled.
+    weight: float32 (N,), of each sample's loss; batches then hold `weight`.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class LesionDataset(Dataset[Batch]):
         target: npt.NDArray[np.int64],
         *,
         transform: Transform,
+        weight: npt.NDArray[np.float32] | None = None,
         seed: int = 0,
     ) -> None:
         if len(rows) != len(target):
@@ -92,6 +94,7 @@ class LesionDataset(Dataset[Batch]):
         self.pack, self.transform, self.seed = pack, transform, seed
         self.rows = np.ascontiguousarray(rows, np.int64)
         self.target = np.ascontiguousarray(target, np.int64)
+        self.weight = None if weight is None else np.ascontiguousarray(weight, np.float32)
         self._ring = BufferRing()
         # Processes are the parallelism; OpenCV's thread pool does not survive a fork either.
         cv2.setNumThreads(0)
@@ -119,11 +122,14 @@ class LesionDataset(Dataset[Batch]):
         else:
             for image, out, seed in zip(loaded, images, seeds.tolist(), strict=True):
                 self.transform(image, out, seed)
-        return {
+        made = {
             "image": torch.from_numpy(images).permute(0, 3, 1, 2),  # (B, 3, H, W)
             "target": torch.from_numpy(self.target[positions]),
             "row": torch.from_numpy(positions),
         }
+        if self.weight is not None:
+            made["weight"] = torch.from_numpy(self.weight[positions])
+        return made
 
     def _load(self, row: int) -> Pixels:
         """Decoded pixels of a pack row; the datamodule leaves out rows that are not OK."""

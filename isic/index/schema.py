@@ -126,8 +126,8 @@ def one_hot(target: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:
 def sample_rows(index: Index) -> pd.DataFrame:
     """One row a sample, in file order: the table itself, or a lesion with its views side by side.
 
-    A lesion's row is that of its image in the first view of `info.views` that it has; `image_<view>`
-    holds the reference of each view, null where it has none, and the columns of `info.view_columns`
+    A lesion's row is that of its image in the first of `info.views` that it has. `image_<view>`
+    holds the reference of each view, null where there is none; the columns of `info.view_columns`
     are spread in the same way.
     """
     table, info = index.table, index.info
@@ -145,12 +145,16 @@ def sample_rows(index: Index) -> pd.DataFrame:
     return samples.reset_index(drop=True)
 
 
-def index_hash(table: pd.DataFrame) -> str:
+def index_hash(table: pd.DataFrame, *, external: bool = False) -> str:
     """Hash what decides a split: ids, targets, groups and use of the train rows, in any row order.
 
     Twelve hex digits. Other columns and test rows leave it as it is: they move no fold.
+
+    external: Whether rows that were added to the archive's own count too.
     """
     train = table[table["split"] == "train"]
+    if "external" in train and not external:
+        train = train[~train["external"]]
     target = train["target"].astype("Int64").astype("string").fillna("")
     row = train["image_id"].astype("string") + "\x1f" + target
     # The separator is a control character: no id, patient or lesion can hold it by accident.
@@ -173,7 +177,8 @@ def archive_hash(index: Index) -> str:
         if (path := index.sources.path(name)).is_file()
     )
     others = sorted(table.loc[table["split"] != "train", "image_id"].astype("string"))
-    text = "\n".join([index_hash(table), *others, *sizes])
+    absent = sorted("-" + table.loc[table["image"].isna(), "image_id"].astype("string"))
+    text = "\n".join([index_hash(table, external=True), *others, *absent, *sizes])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 

@@ -3,10 +3,12 @@
 ISIC 2024 takes `isic_id,target` with target = P(malignant); a multi-class archive one column a
 class. Every id of the sample submission once, in its order; finite numbers in [0, 1] written with
 a decimal point (the live scorer refuses a column of bare 0 and 1).
+A sample may head its ids `lesion` for `lesion_id` and end them in `.jpg`; ours are official.
 The trap: NaN is refused, so an unreadable image gets the mean score of the readable ones, logged.
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +22,7 @@ from isic.runs import write_text
 
 log = logging.getLogger(__name__)
 
+_SAMPLE = re.compile(r"sample[_-]?submission", re.IGNORECASE)
 SAFE_ID = r"[A-Za-z0-9_-]{1,64}"  # as in the index: no path, no formula
 
 
@@ -32,6 +35,8 @@ class SubmissionFormat(Protocol):
     def id_column(self) -> str: ...
     @property
     def submission_columns(self) -> Sequence[str]: ...
+    @property
+    def submission_classes(self) -> Sequence[str]: ...
 
 
 def write_submission(
@@ -71,19 +76,38 @@ def validate_submission(
     path = Path(path)
     if not path.exists():
         raise DataError(f"no submission at {path}")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = _officially_named(pd.read_csv(path, dtype=str, keep_default_na=False), info)
     _check(table, info, None if sample is None else sample_ids(sample, info), str(path))
 
 
 def sample_ids(sample: Path | str | pd.DataFrame, info: SubmissionFormat) -> list[str]:
     """Ids of an official sample submission, in its order."""
     table = sample if isinstance(sample, pd.DataFrame) else pd.read_csv(sample, dtype=str)
+    table = _officially_named(table, info)
     if info.id_column not in table.columns:
         raise DataError(
             f"sample submission has columns {list(table.columns)}, "
             f"expected {info.id_column!r} among them"
         )
-    return [str(i) for i in table[info.id_column]]
+    return [str(i).removesuffix(".jpg") for i in table[info.id_column]]
+
+
+def find_sample(root: Path | str) -> Path | None:
+    """The sample submission of an archive's folder, whatever the challenge called it.
+
+    Raises:
+        DataError: Several of them.
+    """
+    found = [p for p in Path(root).glob("*.csv") if _SAMPLE.search(p.name)]
+    if len(found) > 1:
+        named = first_five(sorted(p.name for p in found))
+        raise DataError(f"{root} must hold one sample submission, got {named}; keep one of them")
+    return found[0] if found else None
+
+
+def _officially_named(table: pd.DataFrame, info: SubmissionFormat) -> pd.DataFrame:
+    """`lesion` and `lesion_id` are the same column to the official scorer of MILK10k."""
+    return table.rename(columns={info.id_column.removesuffix("_id"): info.id_column})
 
 
 def _ids(frame: pd.DataFrame, info: SubmissionFormat) -> pd.Index:
@@ -92,17 +116,22 @@ def _ids(frame: pd.DataFrame, info: SubmissionFormat) -> pd.Index:
 
 
 def _sources(frame: pd.DataFrame, info: SubmissionFormat) -> list[str]:
-    """Probability column behind each submission column; the last class when there is but one."""
+    """Probability column behind each submission column, as `submission_classes` says.
+
+    Where it says nothing: the classes themselves, or the last of two behind a single column.
+    """
     classes = tuple(info.classes)
     if classes_of(frame) != classes:
         raise DataError(f"predictions have classes {classes_of(frame)}, the archive {classes}")
-    names = prob_columns(classes)
-    if len(info.submission_columns) == 1 and len(classes) == 2:
+    names = prob_columns(info.submission_classes or classes)
+    if info.submission_classes and not set(info.submission_classes) <= set(classes):
+        raise DataError(f"submission_classes {info.submission_classes} are not among {classes}")
+    if len(info.submission_columns) == 1 and len(names) == 2:
         return names[1:]
-    if len(info.submission_columns) != len(classes):
+    if len(info.submission_columns) != len(names):
         raise DataError(
             f"{len(info.submission_columns)} submission columns "
-            f"{list(info.submission_columns)} for {len(classes)} classes {classes}"
+            f"{list(info.submission_columns)} for {len(names)} classes {names}"
         )
     return names
 

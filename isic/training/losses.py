@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from isic.errors import ConfigError
+
 
 class Objective(nn.Module):
     """A loss together with the activation that turns logits into probabilities.
@@ -37,11 +39,31 @@ class Objective(nn.Module):
         if balance is not None:
             balance(class_counts)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Mean loss of a batch, a scalar."""
-        if self.activation == "softmax":
+    def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean loss of a batch, a scalar; weighted by `weight` (B,) where it is given.
+
+        Raises:
+            ConfigError: Weights for a loss that has no `reduction` to take its mean apart.
+        """
+        if self.activation == "sigmoid":
+            target = one_hot(target, logits.shape[1]).to(logits.dtype)
+        if weight is None:
             return torch.as_tensor(self.loss(logits, target))
-        return torch.as_tensor(self.loss(logits, one_hot(target, logits.shape[1]).to(logits.dtype)))
+        if not hasattr(self.loss, "reduction"):
+            raise ConfigError(
+                f"loss: {type(self.loss).__name__} has no `reduction` and takes no sample weights; "
+                "choose another loss, or leave the column weight out of data.extra"
+            )
+        kept, self.loss.reduction = self.loss.reduction, "none"
+        try:
+            each = torch.as_tensor(self.loss(logits, target))  # (B,) or (B, K)
+        finally:
+            self.loss.reduction = kept
+        each = each.flatten(1).mean(1) if each.ndim > 1 else each
+        of_class = getattr(self.loss, "weight", None)
+        # torch's weighted cross-entropy divides by the classes' weights, not by the rows
+        share = weight if of_class is None else weight * of_class[target]
+        return (weight * each).sum() / share.sum()
 
 
 def one_hot(target: Tensor, n_logits: int) -> Tensor:
@@ -79,6 +101,7 @@ class BinaryCrossEntropy(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        self.reduction = "mean"
         self.balanced = pos_weight == "balanced"
         self.label_smoothing = label_smoothing
         # no buffer: averaging the weights would average and swap it too
@@ -92,10 +115,13 @@ class BinaryCrossEntropy(nn.Module):
             self.pos_weight = [(total - n) / max(n, 1) for n in positives]
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Logits and 0/1 targets (B, K) -> scalar."""
+        """Logits and 0/1 targets (B, K) -> scalar, or (B, K) with `reduction="none"`."""
         soft = target * (1 - self.label_smoothing) + self.label_smoothing / 2
         return functional.binary_cross_entropy_with_logits(
-            logits, soft, pos_weight=logits.new_tensor(self.pos_weight)
+            logits,
+            soft,
+            pos_weight=logits.new_tensor(self.pos_weight),
+            reduction=self.reduction,
         )
 
 
@@ -108,15 +134,16 @@ class FocalLoss(nn.Module):
 
     def __init__(self, *, gamma: float = 2.0, alpha: float | None = 0.25) -> None:
         super().__init__()
+        self.reduction = "mean"
         self.gamma = gamma
         self.alpha = alpha
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Logits and 0/1 targets (B, K) -> scalar."""
+        """Logits and 0/1 targets (B, K) -> scalar, or (B, K) with `reduction="none"`."""
         entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
         # 1 - p_t; exactly 0 would make the gradient of a power below 1 infinite
         p_wrong = (-torch.expm1(-entropy)).clamp(min=1e-12)
         loss = p_wrong**self.gamma * entropy
         if self.alpha is not None:
             loss = loss * (self.alpha * target + (1 - self.alpha) * (1 - target))
-        return loss.mean()
+        return loss.mean() if self.reduction == "mean" else loss

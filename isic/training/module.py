@@ -78,7 +78,7 @@ class LesionClassifier(pl.LightningModule):
 
     def _step(self, batch: Mapping[str, Tensor], split: str) -> Tensor:
         logits = self.network(batch)  # (B, K)
-        loss: Tensor = self.objective(logits, batch["target"])
+        loss: Tensor = self.objective(logits, batch["target"], batch.get("weight"))
         self.epoch_loss[split].add(loss, len(batch["target"]))
         if split == "val":
             self.epoch_outputs.add(batch, logits)

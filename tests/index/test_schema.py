@@ -1,6 +1,8 @@
 """DatasetInfo, the index hash, train-only columns, and what a sound index is."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isic.errors import DataError
-from isic.index.isic2024 import INFO
+from isic.index.isic2024 import INFO, build_index
 from isic.index.schema import (
     DatasetInfo,
+    Index,
+    archive_hash,
     faults_of,
     index_hash,
     one_hot,
     refuse_train_only,
+    sample_rows,
     standard_columns,
     validate,
 )
@@ -106,3 +111,61 @@ def test_ids_are_file_name_safe_or_refused(name: str) -> None:
     table.loc[0, "image_id"] = name
     safe = len(name) <= 64 and all(c.isascii() and (c.isalnum() or c in "_-") for c in name)
     assert (not any("must match" in f for f in faults_of(table, INFO))) == safe
+
+
+def lesions():
+    """Two views of lesion a, the dermoscopic one of b only, the clinical one of c only."""
+    rows = [
+        ("c1", "a", "clinical", 0.1),
+        ("d1", "a", "dermoscopic", 0.2),
+        ("d2", "b", "dermoscopic", 0.3),
+        ("c3", "c", "clinical", 0.4),
+    ]
+    table = pd.DataFrame(rows, columns=["image_id", "lesion_id", "view", "hair"])
+    table["image"] = "x/" + table["image_id"] + ".jpg"
+    table["age"] = 50.0
+    info = dataclasses.replace(
+        INFO, row_unit="lesion", views=("dermoscopic", "clinical"), view_columns=("hair",)
+    )
+    return Index(table, info, Path())
+
+
+def test_a_lesion_is_one_sample_with_its_views_side_by_side():
+    samples = sample_rows(lesions())
+    assert samples["lesion_id"].tolist() == ["a", "b", "c"]
+    assert samples["image_id"].tolist() == ["d1", "d2", "c3"]
+    assert samples["image_clinical"].fillna("").tolist() == ["x/c1.jpg", "", "x/c3.jpg"]
+    assert samples["image_dermoscopic"].fillna("").tolist() == ["x/d1.jpg", "x/d2.jpg", ""]
+    assert samples["hair_clinical"].fillna(-1).tolist() == [0.1, -1, 0.4]
+    assert "hair" not in samples
+    assert samples["age"].tolist() == [50.0] * 3
+
+
+def test_views_join_by_name_whatever_the_order_of_rows():
+    index = lesions()
+    turned = Index(index.table.iloc[::-1].reset_index(drop=True), index.info, index.root)
+    one = sample_rows(index).set_index("lesion_id")
+    other = sample_rows(turned).set_index("lesion_id").loc[one.index]
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_an_image_is_its_own_sample_elsewhere(archive32):
+    index = build_index(archive32)
+    assert sample_rows(index) is index.table
+
+
+def test_an_image_that_comes_later_makes_another_archive(archive32):
+    index = build_index(archive32)
+    before = archive_hash(index)
+    index.table.loc[3, "image"] = None
+    assert archive_hash(index) != before
+
+
+def test_added_rows_move_the_split_but_not_the_archives_own_hash(archive32):
+    index = build_index(archive32)
+    own, every = index_hash(index.table), index_hash(index.table, external=True)
+    assert own == every
+    added = index.table.iloc[:1].assign(image_id="EXTRA_1")
+    table = pd.concat([index.table.assign(external=False), added.assign(external=True)])
+    assert index_hash(table) == index_hash(index.table.assign(external=False))
+    assert index_hash(table, external=True) != index_hash(table)

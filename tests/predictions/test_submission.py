@@ -9,12 +9,19 @@ import pytest
 
 from isic.errors import DataError
 from isic.predictions import validate_submission, write_submission
+from isic.predictions.submission import find_sample
 
 ISIC2024 = SimpleNamespace(
-    classes=("benign", "malignant"), id_column="isic_id", submission_columns=("target",)
+    classes=("benign", "malignant"),
+    id_column="isic_id",
+    submission_columns=("target",),
+    submission_classes=(),
 )
 SKIN = SimpleNamespace(
-    classes=("AKIEC", "BCC", "NV"), id_column="lesion_id", submission_columns=("AKIEC", "BCC", "NV")
+    classes=("AKIEC", "BCC", "NV"),
+    id_column="lesion_id",
+    submission_columns=("AKIEC", "BCC", "NV"),
+    submission_classes=(),
 )
 IDS = ["ISIC_0015657", "ISIC_0015729", "ISIC_0015740"]
 
@@ -158,3 +165,45 @@ def test_the_official_sample_of_three_images(tmp_path: Path, real_root: Path) ->
     frame = predictions(np.linspace(0, 1, len(ids)), ids).iloc[::-1]
     path = write_submission(tmp_path / "s.csv", frame, ISIC2024, found[0])
     assert pd.read_csv(path)["isic_id"].tolist() == ids
+
+
+def skin(ids=("IL_1", "IL_2")) -> pd.DataFrame:
+    probs = np.array([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
+    frame = pd.DataFrame({"image_id": ["a", "b"], "lesion_id": ids, "fold": None})
+    frame = frame.assign(split="test", status="ok")
+    return frame.assign(**{f"prob_{c}": probs[:, i] for i, c in enumerate(SKIN.classes)})
+
+
+@pytest.mark.parametrize("head", ["lesion", "lesion_id"])
+def test_lesions_are_asked_for_under_either_name_and_written_officially(tmp_path, head) -> None:
+    official = tmp_path / "MILK10k_Sample_Submission.csv"
+    pd.DataFrame({head: ["IL_2", "IL_1.jpg"]}).to_csv(official, index=False)
+    path = write_submission(tmp_path / "s.csv", skin(), SKIN, find_sample(tmp_path))
+    assert pd.read_csv(path).columns.tolist() == ["lesion_id", *SKIN.classes]
+    assert pd.read_csv(path)["lesion_id"].tolist() == ["IL_2", "IL_1"]
+    renamed = path.read_text().replace("lesion_id", head)
+    path.write_text(renamed)
+    validate_submission(path, SKIN, sample=official)
+
+
+def test_one_class_of_many_behind_the_only_column(tmp_path) -> None:
+    info = SimpleNamespace(
+        classes=SKIN.classes,
+        id_column="image_name",
+        submission_columns=("target",),
+        submission_classes=("BCC",),
+    )
+    path = write_submission(tmp_path / "s.csv", skin(), info)
+    assert pd.read_csv(path)["target"].tolist() == [0.5, 0.1]
+    info.submission_classes = ("MEL",)
+    with pytest.raises(DataError, match="not among"):
+        write_submission(tmp_path / "s.csv", skin(), info)
+
+
+def test_two_samples_are_one_too_many(tmp_path) -> None:
+    assert find_sample(tmp_path) is None
+    sample(tmp_path / "sample_submission.csv")
+    assert find_sample(tmp_path) == tmp_path / "sample_submission.csv"
+    sample(tmp_path / "Sample-Submission.csv")
+    with pytest.raises(DataError, match="one sample submission"):
+        find_sample(tmp_path)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from isic.errors import ConfigError
 from isic.training.losses import BinaryCrossEntropy, FocalLoss, Objective, one_hot, probabilities
 
 LOGITS = torch.tensor([[-3.0], [-0.5], [0.25], [2.0], [6.0]])
@@ -106,3 +107,35 @@ def test_probabilities_are_those_of_the_activation():
     assert many[0, 2].item() == pytest.approx(math.exp(3) / sum(map(math.exp, (1, 2, 3))))
     several = probabilities(torch.tensor([[0.0, 1.0, -1.0]]), "sigmoid")  # one sigmoid each
     assert several[0].tolist() == pytest.approx([0.5, 0.7310586, 0.2689414])
+
+
+WEIGHTED = {
+    "bce": Objective(BinaryCrossEntropy(pos_weight=2.0), activation="sigmoid"),
+    "focal": Objective(FocalLoss(), activation="sigmoid"),
+    "ce": Objective(nn.CrossEntropyLoss(label_smoothing=0.1), activation="softmax"),
+    "weighted ce": Objective(
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0, 0.5])), activation="softmax"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_a_sample_of_weight_two_counts_like_two_samples(name):
+    objective = WEIGHTED[name]
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 3, generator=generator)
+    target = torch.tensor([0, 1, 2, 2, 1, 0])
+    weight = torch.tensor([2.0, 1.0, 1.0, 2.0, 1.0, 1.0])
+    twice = torch.tensor([0, 0, 1, 2, 3, 3, 4, 5])
+    expected = objective(logits[twice], target[twice])
+    assert torch.allclose(objective(logits, target, weight), expected)
+    assert torch.allclose(objective(logits, target, torch.ones(6)), objective(logits, target))
+
+
+def test_a_loss_that_cannot_be_taken_apart_refuses_weights():
+    class Closed(nn.Module):
+        def forward(self, logits, target):
+            return logits.mean()
+
+    with pytest.raises(ConfigError, match="Closed has no `reduction`"):
+        Objective(Closed(), activation="softmax")(LOGITS, TARGET, torch.ones(5))
