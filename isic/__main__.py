@@ -1,15 +1,31 @@
 """`python -m isic VERB`: the stages that need no training loop. `VERB --help` tells more."""
 
 import difflib
+import re
 import sys
 
 from isic.cli import command
 
 VERBS = {
     "synth": ("isic.stages:synth", "write a generated archive in an official layout"),
+    "download": ("isic.stages:download", "fetch images and metadata from the ISIC Archive"),
     "check": ("isic.stages:check", "read an archive and list what is wrong with it"),
     "runs": ("isic.stages:runs", "print every run, best score first"),
 }
+
+
+def verbatim(word: str) -> str:
+    """Quote the archive's query for Hydra, whose grammar would take [50 TO *] for a list.
+
+    What is quoted as a whole already, and null, is left alone.
+    """
+    key, _, value = word.partition("=")
+    if key != "query" or value in ("", "null") or re.fullmatch(r"(['\"]).*\1", value):
+        return word
+    # a backslash counts only in front of a quote or of ${, and is then written twice
+    value = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+    value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", value)
+    return f"query='{value}'"
 
 
 def main() -> None:
@@ -24,7 +40,7 @@ def main() -> None:
         hint = f" Did you mean {near[0]}?" if near else ""
         sys.stderr.write(f"error: no verb {verb!r}; there are {', '.join(VERBS)}.{hint}\n")
         sys.exit(2)
-    sys.argv = [f"isic {verb}", *sys.argv[2:]]
+    sys.argv = [f"isic {verb}", *map(verbatim, sys.argv[2:])]
     command(verb, VERBS[verb][0])
 
 

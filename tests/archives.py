@@ -24,6 +24,39 @@ def archive32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_isic2024(root, n_images=120, n_test=8, size_range=32, n_patients=24, positives=24)
 
 
+@pytest.fixture(scope="session")
+def archive2019(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ISIC 2019: 120 training tiles of 32 px, classes of 4 to 56; 20 test tiles; read only."""
+    from isic.acquire.synthetic import write_isic2019
+
+    root = tmp_path_factory.mktemp("archive2019") / "isic2019"
+    return write_isic2019(root, n_images=120, n_test=20, size_range=32)
+
+
+@pytest.fixture(scope="session")
+def archive2020(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SIIM-ISIC 2020: 120 training tiles of 32 px, 16 melanomas, 30 patients; 12 test tiles.
+
+    JPEG files, read only. Two pairs of training tiles are duplicates.
+    """
+    from isic.acquire.synthetic import write_isic2020
+
+    root = tmp_path_factory.mktemp("archive2020") / "isic2020"
+    return write_isic2020(root, n_images=120, n_test=12, size_range=32, n_patients=30, positives=16)
+
+
+@pytest.fixture(scope="session")
+def milk32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MILK10k: 60 training lesions of two 32 px images, every class twice or more; 8 test lesions.
+
+    Read only.
+    """
+    from isic.acquire.synthetic import write_milk10k
+
+    root = tmp_path_factory.mktemp("milk32") / "milk10k"
+    return write_milk10k(root, n_images=60, n_test=8, size_range=32)
+
+
 @pytest.fixture
 def archive_copy(archive32: Path, tmp_path: Path) -> Path:
     """A copy of the archive that a test may break."""

@@ -71,8 +71,8 @@ def metadata_columns(
     return {
         "isic_id": ids,
         "patient_id": patient_ids[patient],
-        "age_approx": _masked(age, _some_patients(rng, patient, share=MISSING_AGE)),
-        "sex": _masked(sex, _some_patients(rng, patient, share=MISSING_SEX)),
+        "age_approx": _masked(age, some_patients(rng, patient, share=MISSING_AGE)),
+        "sex": _masked(sex, some_patients(rng, patient, share=MISSING_SEX)),
         "image_type": _constant("TBP tile: close-up", len(frame)),
         "tbp_tile_type": np.where(white, "3D: white", "3D: XP"),
         "attribution": np.array([name for name, _ in names])[hospital],
@@ -96,7 +96,7 @@ def _masked(values: NDArray[np.str_], missing: NDArray[np.bool_]) -> Any:
     return pa.array(values.astype(object), pa.string(), mask=missing)
 
 
-def _some_patients(
+def some_patients(
     rng: np.random.Generator, patient: NDArray[np.int64], *, share: float
 ) -> NDArray[np.bool_]:
     """Mark all rows of a few patients, as near to the share of rows as fits, at least one row."""

@@ -61,7 +61,7 @@ def sample_lesions(
     patient = np.concatenate([np.arange(n_patients), spare])
     # Rows are sorted by random ids in the original: neighbours are strangers.
     rng.shuffle(patient)
-    target = _targets(rng, patient, patients, n_positives)
+    target = draw_targets(rng, patient, patients, n_positives)
     frame = pd.DataFrame({"patient": patient, "target": target})
     for axis, shift in SHIFT.items():
         own = rng.normal(0.0, PATIENT_SPREAD[axis], n_patients)[patient]
@@ -90,7 +90,7 @@ def _patients(rng: np.random.Generator, n: int, *, hospitals: int) -> pd.DataFra
     )
 
 
-def _targets(
+def draw_targets(
     rng: np.random.Generator, patient: Ints, patients: pd.DataFrame, n_positives: int
 ) -> Ints:
     """Give about n / 1.5 patients one malignant lesion and a few of them more, the old first."""

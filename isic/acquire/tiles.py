@@ -38,7 +38,7 @@ class Bank:
     blobs: Bytes
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def make_bank(seed: int) -> Bank:
     """Draw the textures and blobs that all tiles share."""
     rng = np.random.default_rng(seed)
