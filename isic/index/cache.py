@@ -23,6 +23,7 @@ from isic.runs import whole_file
 log = logging.getLogger(__name__)
 
 METADATA = b"isic-index"
+LARGE = 100_000  # bytes of a folder's own entry, some thousands of files
 # In place edits of other files (images) do not change a table.
 STAMPED = (".csv", ".hdf5", ".tfrec", ".json")
 
@@ -60,14 +61,14 @@ def _stamps(folder: str, name: str, *, depth: int) -> Iterator[str]:
         return
     yield f"{name}/ {status.st_mtime_ns}"
     # Two links mean no subfolder: a leaf of 401,059 images need not be listed.
-    if depth > 1 and status.st_nlink == 2:
+    if depth > 1 and status.st_nlink == 2 and status.st_size > LARGE:
         return
     with os.scandir(folder) as entries:
         for entry in entries:
             inner = f"{name}/{entry.name}"
             if entry.is_dir() and not (entry.is_symlink() and depth > 2):
                 yield from _stamps(entry.path, inner, depth=depth + 1)
-            elif entry.name.endswith(STAMPED) and entry.is_file():
+            elif entry.name.lower().endswith(STAMPED) and entry.is_file():
                 found = entry.stat()
                 yield f"{inner} {found.st_size} {found.st_mtime_ns}"
 
@@ -76,7 +77,7 @@ def _stamps(folder: str, name: str, *, depth: int) -> Iterator[str]:
 def _code() -> str:
     """Hash this package's source: a reader that was mended must not find its old table."""
     digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

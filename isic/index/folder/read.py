@@ -1,0 +1,66 @@
+"""Any CSV as text: cells as they stand, missing ones null, for tables that nobody has described.
+
+Source: a user's own file. Unit: one row a line, string columns in file order. Handles a byte-order
+mark, CRLF, blanks around names and values, and `;` or tab between columns. Missing is an empty
+cell, `NA`, `N/A` or `nan`.
+Trap: a number read as a number loses its zeros, and ids are often numbers: nothing is converted.
+"""
+
+import csv
+import re
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from isic.errors import DataError, first_five
+
+MISSING = ["", "NA", "N/A", "nan", "NaN"]
+
+
+def read_text(path: Path) -> pd.DataFrame:
+    """Read a CSV into string columns.
+
+    Raises:
+        DataError: No such file, no text, rows of different lengths, a column named twice, no rows.
+    """
+    if not path.is_file():
+        raise DataError(f"no such file {path.absolute()}")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+        comma = max(",;\t", key=first.count)
+        names = next(csv.reader([first], delimiter=comma), [])
+        # pandas saves row numbers under no name
+        header = [c.strip() or f"column_{i + 1}" for i, c in enumerate(names)]
+        # pandas takes a line that breaks off for one with empty cells; Arrow refuses it.
+        cells = pa_csv.read_csv(
+            path,
+            read_options=pa_csv.ReadOptions(column_names=[str(i) for i in range(len(header))]),
+            parse_options=pa_csv.ParseOptions(delimiter=comma, newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(
+                column_types={str(i): pa.string() for i in range(len(header))}
+            ),
+        )
+    except (UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} is not a readable UTF-8 CSV: {error}") from error
+    twice = sorted({c for c in header if header.count(c) > 1})
+    if twice:
+        raise DataError(f"{path} names a column twice: {first_five(twice)}")
+    if cells.num_rows < 2:
+        raise DataError(f"{path} has a header but no rows")
+    frame = cells.slice(1).to_pandas().set_axis(header, axis=1)
+    return frame.apply(lambda c: c.str.strip().mask(lambda v: v.isin(MISSING))).astype("string")
+
+
+def to_number(values: pd.Series) -> pd.Series:
+    """Numbers as float64, `85+` and `85.0` alike; NaN where missing or no number."""
+    bare = values.str.replace(re.compile(r"\+$"), "", regex=True)
+    return pd.to_numeric(bare, errors="coerce").astype("float64")
+
+
+def plain_text(values: pd.Series) -> pd.Series:
+    """Text in the type that the readers' tables have, whatever type of missing it came with."""
+    text = pa.array(values.tolist(), pa.string(), from_pandas=True).to_pandas()
+    return pd.Series(text.to_numpy(), index=values.index, dtype=text.dtype)
