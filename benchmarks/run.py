@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
-MODULES = ("startup", "metrics", "loader", "overhead")
+MODULES = ("startup", "metrics", "originals", "loader", "check", "overhead")
 FIELDS = ("name", "ours", "baseline", "ratio", "target", "ok")
 VERSIONS = ("torch", "pytorch-lightning", "timm", "numpy", "opencv-python-headless", "simplejpeg")
 

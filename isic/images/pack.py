@@ -4,9 +4,10 @@
 a lock that dies with its holder, into a temporary file that gets its name after fsync. The key
 covers root, references, each source's size and mtime, and the options; the root is only read.
 Every image is decoded once on the way, so that a broken one is known before the first epoch.
+A packer that takes over from one that was stopped goes on where that one was.
 
-Trap: `resize` encodes each image again (quality 95) and so changes its pixels a little; without
-it the original bytes are kept.
+Trap: a finished pack is found by its key alone, so that whatever changes its bytes, a decoder's
+behaviour too, must change the key: see `_KEY_FORM`.
 """
 
 import errno
@@ -17,27 +18,14 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
-
-import cv2
-import numpy as np
-import simplejpeg
 
 from isic.errors import DataError, IsicError
-from isic.images.decode import ImageError, decode, fit
-from isic.images.packfile import (
-    HEADER_BYTES,
-    MISSING,
-    OK,
-    TAIL_ROW_BYTES,
-    UNREADABLE,
-    Pack,
-    PackWriter,
-)
+from isic.images.convert import QUALITY, Options, Row, convert
+from isic.images.packfile import HEADER_BYTES, MISSING, OK, TAIL_ROW_BYTES, UNREADABLE, Pack
+from isic.images.partial import PartialPack, beside
 from isic.images.progress import Progress
 from isic.images.sources import (
     Ref,
@@ -52,21 +40,10 @@ from isic.runs import waiting_lock
 
 log = logging.getLogger(__name__)
 
-QUALITY = 95  # of `resize`: 35.8 dB against a direct resize, measured at 1024 -> 256
 MEMORY_SHARE = 0.4  # of RAM that predecoded pixels may take; beyond it the page cache thrashes
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-_CHUNK = 256  # images handed to a thread at once
-
-
-class _Options(NamedTuple):
-    resize: int | None
-    pixels: int | None
-
-
-class _Row(NamedTuple):
-    data: bytes
-    status: int
-    reason: str
+_CHUNK, _CHUNK_BYTES = 256, 1 << 24  # images, or bytes of them, handed to a thread at once
+_KEY_FORM = 2  # 2: EXIF orientation applied, 16 bits scaled
 
 
 def build_pack(
@@ -76,17 +53,22 @@ def build_pack(
     cache_root: str | Path,
     resize: int | None = None,
     pixels: int | None = None,
+    crop_border: bool = False,
+    colour_constancy: bool = False,
     progress: bool = True,
 ) -> Pack:
     """The pack of `images` (references below `root`, None where there is none), row for row.
 
-    resize: Shorter side in pixels that images are brought to and encoded again with.
-    pixels: Side in pixels of decoded squares to store in place of encoded bytes.
+    resize, pixels, crop_border, colour_constancy: See `convert.Options`.
+
+    Raises:
+        DataError: No archive at `root`, or references that leave it.
+        IsicError: No room on the disk or in memory, or no writable cache root.
+        ValueError: resize together with pixels, or a correction without either.
     """
+    options = Options(resize, pixels, crop_border, colour_constancy).checked()
     sources = (root if isinstance(root, Sources) else Sources(Path(root))).resolved()
-    cache_root, options = Path(cache_root), _Options(resize, pixels)
-    if resize is not None and pixels is not None:
-        raise ValueError(f"expected resize or pixels, got both: {resize} and {pixels}")
+    cache_root = Path(cache_root)
     for folder in (sources.root, *sources.mounts.values()):
         if not folder.is_dir():
             raise DataError(f"expected an archive's folder, got none at {folder}; set data.root")
@@ -105,7 +87,7 @@ def build_pack(
             if found is not None:
                 return found
             needed = _bytes_needed(sources, images, stats, options)
-            _refuse_without_space(cache_root, needed)
+            _refuse_without_space(path, needed)
             _write(path, sources, images, options, needed=needed, progress=progress)
             return Pack(path)
     except OSError as error:
@@ -115,10 +97,10 @@ def build_pack(
         raise IsicError(f"{message}; set ISIC_CACHE_ROOT") from error
 
 
-def _file_name(sources: Sources, images: Sequence[Ref], stats: list[Stat], options: _Options) -> str:
+def _file_name(sources: Sources, images: Sequence[Ref], stats: list[Stat], options: Options) -> str:
     """`<archive>-<kind>-<key>.pack`; another key for whatever changes a byte of the pack."""
     mounts = [f"{name}={path}" for name, path in sources.mounts.items()]
-    head = json.dumps([1, str(sources.root), *mounts, QUALITY, options, stats])
+    head = json.dumps([_KEY_FORM, str(sources.root), *mounts, QUALITY, options, stats])
     body = "\n".join("" if ref is None else ref for ref in images)
     key = hashlib.blake2b(f"{head}\n{body}".encode(), digest_size=8).hexdigest()
     kind = f"pixels{options.pixels}" if options.pixels else f"jpeg{options.resize or ''}"
@@ -136,7 +118,9 @@ def _open_whole(path: Path) -> Pack | None:
         return None
 
 
-def _bytes_needed(sources: Sources, images: Sequence[Ref], stats: list[Stat], options: _Options) -> int:
+def _bytes_needed(
+    sources: Sources, images: Sequence[Ref], stats: list[Stat], options: Options
+) -> int:
     """Size of the finished pack; an estimate from the sources' sizes unless it holds pixels."""
     tables = HEADER_BYTES + sum(TAIL_ROW_BYTES + len(ref or "") for ref in images)
     if options.pixels is not None:
@@ -157,10 +141,11 @@ def _refuse_beyond_memory(rows: int, side: int) -> None:
         )
 
 
-def _refuse_without_space(cache_root: Path, needed: int) -> None:
-    free = shutil.disk_usage(cache_root).free
-    if needed > free:
-        raise _no_space(cache_root, needed, free)
+def _refuse_without_space(path: Path, needed: int) -> None:
+    """Refuse before writing; what an earlier packer has left counts as written."""
+    free, partial = shutil.disk_usage(path.parent).free, beside(path, "partial")
+    if needed > free + (partial.stat().st_size if partial.exists() else 0):
+        raise _no_space(path.parent, needed, free)
 
 
 def _no_space(cache_root: Path, needed: int, free: int) -> IsicError:
@@ -174,38 +159,26 @@ def _write(
     path: Path,
     sources: Sources,
     images: Sequence[Ref],
-    options: _Options,
+    options: Options,
     *,
     needed: int,
     progress: bool,
 ) -> None:
-    """Write the pack under a temporary name, fsync, rename; on any failure remove it."""
+    """Write the pack under a temporary name, fsync, rename."""
     start = time.monotonic()
-    # One name, not a random one: whoever takes over from a killed packer truncates its file.
-    partial = path.with_name(f".{path.name}.partial")
-    tally: Counter[int] = Counter()
     try:
-        with (
-            open(partial, "wb") as file,
-            Progress("packing", total=len(images), enabled=progress) as bar,
-        ):
-            writer = PackWriter(file, side=options.pixels or 0)
-            names = iter(images)
-            for rows in _converted(sources, images, options):
-                for row, name in zip(rows, names, strict=False):
-                    writer.add(name, row.data, status=row.status, reason=row.reason)
-                tally.update(row.status for row in rows)
-                bar.advance(len(rows))
-            writer.finish()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _fsync_folder(path.parent)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with PartialPack(path, images, side=options.pixels or 0) as partial:
+            rest = images[partial.done :]
+            with Progress("packing", total=len(images), done=partial.done, enabled=progress) as bar:
+                for rows in _converted(sources, rest, options):
+                    partial.add(rows)
+                    bar.advance(len(rows))
+            partial.finish()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space(path.parent, needed, shutil.disk_usage(path.parent).free) from error
         raise
+    tally = Counter(partial.status)
     log.info(
         "packed %s images (%.2f GB, %s unreadable, %s missing) in %.1f s: %s",
         f"{tally[OK]:,}", path.stat().st_size / 1e9, f"{tally[UNREADABLE]:,}",
@@ -213,60 +186,35 @@ def _write(
     )  # fmt: skip
 
 
-def _fsync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _converted(sources: Sources, images: Sequence[Ref], options: _Options) -> Iterator[list[_Row]]:
+def _converted(sources: Sources, images: Sequence[Ref], options: Options) -> Iterator[list[Row]]:
     """Chunks of finished rows in order: this thread reads, others decode (they free the GIL)."""
     threads = min(len(os.sched_getaffinity(0)), 8)  # one reader cannot feed more
-    source = read_refs(sources, images)
-    waiting: deque[Future[list[_Row]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        while chunk := list(islice(source, _CHUNK)):
+    waiting: deque[Future[list[Row]]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for chunk in _chunks(read_refs(sources, images)):
             waiting.append(pool.submit(_convert_chunk, chunk, options))
             if len(waiting) > 2 * threads:  # bounds memory to a few chunks
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # who is told to stop does not first decode the queue
 
 
-def _convert_chunk(chunk: list[bytes | OSError | None], options: _Options) -> list[_Row]:
-    return [_convert(data, options) for data in chunk]
+def _chunks(source: Iterable[bytes | OSError | None]) -> Iterator[list[bytes | OSError | None]]:
+    """Images for a thread at a time: _CHUNK of them, or _CHUNK_BYTES where they are large."""
+    chunk: list[bytes | OSError | None] = []
+    size = 0
+    for data in source:
+        chunk.append(data)
+        size += len(data) if isinstance(data, bytes) else 0
+        if len(chunk) >= _CHUNK or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
-def _convert(data: bytes | OSError | None, options: _Options) -> _Row:
-    """Check one image by decoding it, and bring it into the pack's form."""
-    blank = bytes(3 * options.pixels**2) if options.pixels else b""
-    if data is None:
-        return _Row(blank, MISSING, "no such image in the archive")
-    if isinstance(data, OSError):
-        return _Row(blank, UNREADABLE, str(data))
-    try:
-        image = decode(data, min_side=options.pixels or options.resize)
-    except ImageError as error:
-        return _Row(blank, UNREADABLE, str(error))
-    if options.pixels:
-        return _Row(fit(image, options.pixels).tobytes(), OK, "")
-    if options.resize:
-        return _Row(_encode_with_short_side(image, options.resize), OK, "")
-    return _Row(data, OK, "")
-
-
-def _encode_with_short_side(image: np.ndarray, side: int) -> bytes:
-    """Resize so that the shorter side is `side`, and encode as JPEG with 4:2:0 colour."""
-    height, width = image.shape[:2]
-    scale = side / min(height, width)
-    size = (max(side, round(width * scale)), max(side, round(height * scale)))
-    if size != (width, height):
-        method = cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR
-        image = cv2.resize(image, size, interpolation=method)
-    encoded: bytes = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(image), quality=QUALITY, colorsubsampling="420"
-    )
-    return encoded
+def _convert_chunk(chunk: list[bytes | OSError | None], options: Options) -> list[Row]:
+    return [convert(data, options) for data in chunk]

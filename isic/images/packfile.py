@@ -103,26 +103,42 @@ class Pack:
 
 
 class PackWriter:
-    """Writes a pack row by row into an open file; `finish` makes it whole."""
+    """Writes a pack row by row into an open file; `finish` makes it whole.
+
+    Where the file holds rows already, `restore` names them first, and writing goes on after them.
+    """
 
     def __init__(self, file: BinaryIO, *, side: int = 0) -> None:
         self._file, self._side = file, side
         self._at = HEADER_BYTES
         self._length: list[int] = []
-        self._status: list[int] = []
         self._names: list[bytes] = []
         self._reasons: dict[str, str] = {}
+        self.status: list[int] = []
+        file.seek(0)
         file.write(bytes(HEADER_BYTES))
+
+    def __len__(self) -> int:
+        return len(self.status)
 
     def add(self, name: str | None, data: bytes, *, status: int = OK, reason: str = "") -> None:
         """Append one row."""
-        if reason:
-            self._reasons[str(len(self._length))] = reason
         self._file.write(data)
-        self._at += len(data)
-        self._length.append(len(data))
-        self._status.append(status)
+        self.restore(name, len(data), status=status, reason=reason)
+
+    def restore(self, name: str | None, length: int, *, status: int, reason: str) -> None:
+        """A row whose bytes the file holds."""
+        if reason:
+            self._reasons[str(len(self))] = reason
+        self._at += length
+        self._length.append(length)
+        self.status.append(status)
         self._names.append((name or "").encode())
+
+    def go_on(self) -> None:
+        """Cut off what the file holds after the rows restored; the next row goes there."""
+        self._file.truncate(self._at)
+        self._file.seek(self._at)
 
     def finish(self) -> None:
         """Write tables and header; the caller fsyncs and renames."""
@@ -131,7 +147,7 @@ class PackWriter:
         start = HEADER_BYTES + np.concatenate([[0], np.cumsum(length)[:-1]]).astype("<i8")[:rows]
         name_end = np.cumsum([len(name) for name in self._names], dtype="<i8")
         tail = b"".join(
-            [start.tobytes(), length.tobytes(), bytes(self._status), name_end.tobytes()]
+            [start.tobytes(), length.tobytes(), bytes(self.status), name_end.tobytes()]
             + self._names
             + [json.dumps(self._reasons).encode()]
         )

@@ -13,11 +13,14 @@ LINE_EVERY = 10.0  # seconds between log lines where there is no terminal
 
 
 class Progress:
-    """Counts `total` things called `what`; `advance(n)` after each piece of work."""
+    """Counts `total` things called `what`; `advance(n)` after each piece of work.
 
-    def __init__(self, what: str, *, total: int, enabled: bool = True) -> None:
+    done: How many were there before this work; they count, but not towards the rate.
+    """
+
+    def __init__(self, what: str, *, total: int, done: int = 0, enabled: bool = True) -> None:
         self._what, self._total, self._enabled = what, total, enabled
-        self._done = 0
+        self._done = self._before = done
         self._start = time.monotonic()
         self._next = self._start + PATIENCE
         self._bar: Any = None
@@ -44,7 +47,7 @@ class Progress:
             self._show_bar()
             return
         self._next = now + LINE_EVERY
-        rate = self._done / (now - self._start)
+        rate = (self._done - self._before) / (now - self._start)
         log.info("%s: %s of %s, %.0f/s", self._what, f"{self._done:,}", f"{self._total:,}", rate)
 
     def _show_bar(self) -> None:

@@ -1,20 +1,28 @@
-"""Where a row's bytes lie: `folder/name.jpg` or `file.hdf5#<id>`, relative to the archive's root.
+"""Where a row's bytes lie, relative to the archive's root, and those bytes.
 
-A name `@mount/...` lies in the folder of that mount instead: `Sources` knows both.
+`folder/name.jpg`; `file.hdf5#<id>`; `file.tfrec#<offset>` (feature `image` of the record at that
+byte); `name.dcm` (the image alone, without a tag). A name `@mount/...` lies in the folder of that
+mount instead: `Sources` knows both.
 Trap: a reference comes from a CSV, so that it may try to leave the root; `check_refs` refuses
 absolute paths and `..` before anything is opened.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from isic.errors import DataError, first_five
+from isic.images.decode import ImageError
+from isic.images.dicom import dicom_image
 from isic.images.hdf5 import Hdf5Images
+from isic.images.tfrecord import read_record
 
 Ref = str | None
-Stat = tuple[str, int, int]  # file, bytes, mtime in ns; (file, -1, -1) where it is missing
+Stat = tuple[str, int, int]  # file, bytes, mtime in ns; (file, -1, -1) where it cannot be found
+TFRECORDS = (".tfrec", ".tfrecord", ".tfrecords")
+DICOM = ".dcm"
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,9 @@ class Sources:
         return self.mounts[mount] / rest
 
     def resolved(self) -> "Sources":
-        """The same folders under absolute names without links."""
-        mounts = {name: path.resolve() for name, path in sorted(self.mounts.items())}
-        return Sources(self.root.resolve(), mounts)
+        """The same folders under absolute names without links; a loop of links stays as it is."""
+        mounts = {n: Path(os.path.realpath(path)) for n, path in sorted(self.mounts.items())}
+        return Sources(Path(os.path.realpath(self.root)), mounts)
 
 
 def check_refs(refs: Sequence[Ref]) -> None:
@@ -59,13 +67,16 @@ def stat_files(sources: Sources, refs: Sequence[Ref]) -> list[Stat]:
         try:
             found = sources.path(name).stat()
             stats.append((name, found.st_size, found.st_mtime_ns))
-        except FileNotFoundError:
+        except OSError:  # absent, a loop of links, no permission: reading it says which
             stats.append((name, -1, -1))
     return stats
 
 
 def payload_estimate(sources: Sources, refs: Sequence[Ref], stats: Sequence[Stat]) -> int:
-    """Bytes that `refs` hold, from file sizes; of an HDF5 file, the share of its ids asked for."""
+    """Bytes that `refs` hold, from file sizes; of an HDF5 file, the share of its ids asked for.
+
+    Of TFRecords the whole file: how many records it holds is not known without reading it.
+    """
     asked: dict[str, int] = {}
     for ref in refs:
         if ref is not None and "#" in ref:
@@ -73,7 +84,7 @@ def payload_estimate(sources: Sources, refs: Sequence[Ref], stats: Sequence[Stat
     total = 0.0
     for name, size, _ in stats:
         share = 1.0
-        if name in asked and size > 0:
+        if name in asked and size > 0 and not _is_tfrecord(name):
             with Hdf5Images(sources.path(name)) as images:
                 share = min(1.0, asked[name] / max(len(images), 1))
         total += share * max(size, 0)
@@ -84,22 +95,41 @@ def read_refs(sources: Sources, refs: Sequence[Ref]) -> Iterator[bytes | OSError
     """The bytes of each reference in turn; None where missing, the error where unreadable."""
     with ExitStack() as stack:
         opened: dict[str, Hdf5Images] = {}
-        for ref in refs:
-            if ref is None:
-                yield None
-                continue
-            name, separator, image_id = ref.partition("#")
-            try:
-                if not separator:
-                    yield sources.path(name).read_bytes()
-                    continue
+
+        def read(ref: str) -> bytes | None:
+            name, separator, item = ref.partition("#")
+            path = sources.path(name)
+            if separator and _is_tfrecord(name):
+                return _image_of_record(path, item)
+            if separator:
                 if name not in opened:
-                    opened[name] = stack.enter_context(Hdf5Images(sources.path(name)))
-                yield opened[name].read(image_id)
+                    opened[name] = stack.enter_context(Hdf5Images(path))
+                return opened[name].read(item)
+            data = path.read_bytes()
+            return dicom_image(data) if name.lower().endswith(DICOM) else data
+
+        for ref in refs:
+            try:
+                yield None if ref is None else read(ref)
             except FileNotFoundError:
                 yield None
+            except ImageError as error:
+                yield OSError(str(error))
             except OSError as error:
                 yield error
+
+
+def _image_of_record(path: Path, offset: str) -> bytes:
+    if not offset.isdecimal():
+        raise ImageError(f"{path}: expected the offset of a record after #, got {offset!r}")
+    image = read_record(path, int(offset)).get("image")
+    if not isinstance(image, bytes):
+        raise ImageError(f"{path}: the record at byte {offset} has no feature `image`")
+    return image
+
+
+def _is_tfrecord(name: str) -> bool:
+    return name.lower().endswith(TFRECORDS)
 
 
 def _file_of(ref: str) -> str:

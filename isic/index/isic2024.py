@@ -3,13 +3,12 @@
 Licence: per row CC-0, CC-BY or CC-BY-NC. Published: 401,059 images, 393 malignant, 1,042 patients.
 Row unit: image. Tiles are square, 61-239 px, 15 mm field of view. Two layouts are read:
   Kaggle    train-metadata.csv (55 columns) with train-image.hdf5 or train-image/image/<id>.jpg
-  archive   any *Training_GroundTruth.csv (isic_id, malignant) beside an HDF5 or a JPEG folder; it
-            knows no patient, so that every image is its own group
+  archive   any *Training_GroundTruth.csv (isic_id, malignant) beside an HDF5 or a JPEG folder,
+            with metadata.csv and the supplement where they are (`isic2024_archive`)
 Test files (test-metadata.csv, 44 columns) are found independently of the train layout.
 Trap: 11 columns exist for train rows only (`TRAIN_ONLY`) and give the label away.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from isic.errors import DataError, first_five
+from isic.index.isic2024_archive import read_archive
 from isic.index.isic2024_columns import TRAIN_ONLY, column_kinds
 from isic.index.raw_csv import RawTable, parse_binary, read_csv
-from isic.index.schema import (
-    DatasetInfo,
-    Index,
-    faults_of,
-    one_hot,
-    raise_faults,
-    standard_columns,
-)
+from isic.index.schema import DatasetInfo, Index, one_hot, standard_columns
+from isic.index.sites import SOURCES
+from isic.index.tables import Reading, no_table
 
-log = logging.getLogger(__name__)
-
+LOCATIONS = [
+    "Torso Back",
+    "Torso Front",
+    "Left Leg",
+    "Right Leg",
+    "Left Arm",
+    "Right Arm",
+    "Head & Neck",
+    "Unknown",
+]
 RENAMED = {"isic_id": "image_id", "age_approx": "age", "anatom_site_general": "site"}
 
 INFO = DatasetInfo(
@@ -46,9 +49,19 @@ INFO = DatasetInfo(
     citation="International Skin Imaging Collaboration. SLICE-3D 2024 Challenge Dataset. "
     "https://doi.org/10.34970/2024-slice-3d",
     download="kaggle competitions download -c isic-2024-challenge "
-    "&& unzip isic-2024-challenge.zip -d DATA_ROOT",
-    published_counts={"train": 401059, "malignant": 393, "patients": 1042},
+    "&& unzip isic-2024-challenge.zip -d DATA_ROOT  "
+    "# page: https://www.kaggle.com/competitions/isic-2024-challenge, or "
+    "https://challenge.isic-archive.com/data/#2024",
+    published_counts={"train": 401059, "benign": 400666, "malignant": 393, "patients": 1042},
     train_only_columns=TRAIN_ONLY,
+    vocabularies={
+        "sex": ["female", "male"],
+        "site": list(SOURCES["isic2024"]),
+        "tbp_tile_type": ["3D: XP", "3D: white"],
+        "tbp_lv_location_simple": LOCATIONS,
+        "copyright_license": ["CC-0", "CC-BY", "CC-BY-NC"],
+        "iddx_1": ["Benign", "Indeterminate", "Malignant"],
+    },
 )
 
 
@@ -58,51 +71,29 @@ def build_index(root: Path) -> Index:
     Raises:
         DataError: No folder or table (with the download command), or the list of all faults.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{INFO.name}: no such folder {root.absolute()}\n{_how_to_get(root)}")
-    parts, faults = [], []
-    for split, (raw, target_column) in (("train", _train(root)), ("test", _test(root))):
+    reading = Reading(INFO, root)
+    parts = []
+    for split, (raw, target_column) in (("train", _train(reading)), ("test", _test(reading.root))):
         if raw is None:
             continue
-        part, found = _standard(raw, target_column, split=split, images=_images(root, split))
+        place = _images(reading.root, split)
+        part, found = _standard(raw, target_column, split=split, images=place)
         parts.append(part)
-        faults += raw.faults + found
-    table = _frame(pa.concat_tables(parts, promote_options="default"))
-    faults += faults_of(table, INFO)
-    raise_faults(faults, where=f"{INFO.name} in {root.absolute()}", next_step=_how_to_get(root))
-    log.info("%s: %d rows read from %s", INFO.name, len(table), root)
-    return Index(table, INFO, root)
+        reading.faults += raw.faults + found
+        reading.notes += raw.notes
+    return reading.close(_frame(pa.concat_tables(parts, promote_options="default")))
 
 
-def _how_to_get(root: Path) -> str:
-    """The next step for whoever has no archive, or the wrong one."""
-    command = INFO.download.replace("DATA_ROOT", str(root))
-    return (
-        f"Set data.root to the folder that holds train-metadata.csv, or download it:\n"
-        f"  {command}\n"
-        f"or generate one to try: python -m isic synth data=isic2024 data.root={root}"
-    )
-
-
-def _train(root: Path) -> tuple[RawTable, str]:
+def _train(reading: Reading) -> tuple[RawTable, str]:
     """Find the train table in either layout; Kaggle's wins where both are there."""
-    kaggle = root / "train-metadata.csv"
+    kaggle = reading.root / "train-metadata.csv"
     if kaggle.is_file():
         return read_csv(kaggle, columns=column_kinds(), id_column="isic_id"), "target"
-    truths = sorted(root.glob("*Training_GroundTruth.csv"))
-    if len(truths) > 1:
-        raise DataError(
-            f"{root.absolute()} must hold one *Training_GroundTruth.csv, got "
-            f"{first_five(p.name for p in truths)}; keep the one to train on"
-        )
-    if not truths:
-        raise DataError(
-            f"{INFO.name}: no train table; looked for {kaggle.absolute()} and "
-            f"{root.absolute()}/*Training_GroundTruth.csv\n{_how_to_get(root)}"
-        )
-    kinds = {"isic_id": "text", "malignant": "label"}
-    return read_csv(truths[0], columns=kinds, id_column="isic_id"), "malignant"
+    raw = read_archive(reading.root)
+    if raw is None:
+        names = ("train-metadata.csv", "*Training_GroundTruth.csv")
+        raise no_table(INFO, reading.root, names)
+    return raw, "malignant"
 
 
 def _test(root: Path) -> tuple[RawTable | None, str]:

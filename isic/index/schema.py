@@ -169,7 +169,7 @@ def archive_hash(index: Index) -> str:
     Twelve hex digits. A moved or copied archive keeps it; other rows or other images do not.
     """
     table = index.table
-    files = table["image"].dropna().str.partition("#")[0].unique()
+    files = table["image"].dropna().str.split("#").str[0].unique()
     # A folder of loose files is known by its names; one stat a file would cost seconds.
     sizes = sorted(
         f"{name}:{path.stat().st_size}"
@@ -200,19 +200,21 @@ def refuse_train_only(columns: Iterable[str], info: DatasetInfo) -> None:
 def faults_of(table: pd.DataFrame, info: DatasetInfo) -> list[str]:
     """List what is wrong with an index, first five ids each; empty when it is sound."""
     ids, faults = table["image_id"], []
+    # a lesion's id column names the submission's rows, not the table's
+    named = info.id_column if info.row_unit == "image" else "image_id"
     # Nothing below can be said of a table that lacks its columns.
     if absent := [c for c in standard_columns(info) if c not in table]:
         return [f"the index lacks the columns {', '.join(absent)}"]
     if count := int(ids.isna().sum()):
-        faults.append(f"{count} rows have no {info.id_column}")
+        faults.append(f"{count} rows have no {named}")
     ids = ids[ids.notna()]
     twice = ids[ids.duplicated()].unique()
     if len(twice):
-        faults.append(f"{len(twice)} duplicate {info.id_column}: {first_five(twice)}")
+        faults.append(f"{len(twice)} duplicate {named}: {first_five(twice)}")
     bad = ids[~ids.str.fullmatch(ID_PATTERN)]
     if len(bad):
         quoted = first_five([repr(i) for i in bad])
-        faults.append(f"{info.id_column} must match {ID_PATTERN}, got {len(bad)} others: {quoted}")
+        faults.append(f"{named} must match {ID_PATTERN}, got {len(bad)} others: {quoted}")
     target = table["target"]
     outside = (target.notna() & ~target.isin(range(len(info.classes)))).to_numpy()
     if outside.any():

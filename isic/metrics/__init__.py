@@ -12,6 +12,7 @@ from isic.metrics.classification import (
     macro_auc,
     macro_dice,
     macro_f1_argmax,
+    one_class_auc,
     roc_auc,
 )
 from isic.metrics.inputs import Metric
@@ -36,6 +37,7 @@ __all__ = [
     "macro_auc",
     "macro_dice",
     "macro_f1_argmax",
+    "one_class_auc",
     "paired_interval",
     "roc_auc",
 ]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from isic.metrics.classification import TALLIES
 from isic.metrics.inputs import Floats, Ints, Metric, binary_columns, class_probs, class_target
 from isic.metrics.ranking import places
-from isic.metrics.replicates import max_miss_of, plain, replicate_values
+from isic.metrics.replicates import as_binary, max_miss_of, replicate_values
 from isic.metrics.resample import Draws, unit_numbers
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def _alike(metric: Metric, target: Ints, probs: Floats) -> tuple[Ints, Ints] | N
 
     None where there are too many kinds for it to pay.
     """
-    metric = plain(metric)
+    metric, target, probs = as_binary(metric, target, probs)
     if max_miss_of(metric) is not None:
         kind = _kind_by_rank(*binary_columns(target, probs))
     elif metric in TALLIES:

@@ -7,6 +7,7 @@
 | `macro_dice` | ISIC live scorer for MILK10k: F1 at strict > 0.5, no argmax, empty class 1.0 |
 | `macro_f1_argmax` | scikit-learn's macro F1 of the argmax |
 | `macro_auc` | mean one-vs-rest ROC AUC |
+| `one_class_auc` | SIIM-ISIC 2020 by a classifier of diagnoses: P(melanoma) against melanoma |
 | `accuracy` | share of rows whose argmax is right |
 
 Source: github.com/ImageMarkup/isic-challenge-scoring. The trap: third-party macro F1 uses >= 0.5
@@ -40,6 +41,19 @@ def macro_auc(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
         raise ValueError(ONE_CLASS)
     _name_absent("macro_auc", np.bincount(labels, minlength=columns.shape[1]))
     return float(np.mean([roc_auc(labels == c, columns[:, c]) for c in present]))
+
+
+def one_class_auc(target: npt.ArrayLike, probs: npt.ArrayLike, *, class_index: int) -> float:
+    """Area under the ROC curve of one class against all others; ValueError where one is absent."""
+    return roc_auc(*one_class(target, probs, class_index))
+
+
+def one_class(target: npt.ArrayLike, probs: npt.ArrayLike, index: int) -> tuple[Ints, Floats]:
+    """Is it class `index`, (N,) of 0 and 1, and the probability of it, (N,)."""
+    labels, columns = class_probs(target, probs)
+    if not 0 <= index < columns.shape[1]:
+        raise ValueError(f"class_index must be 0..{columns.shape[1] - 1}, got {index}")
+    return (labels == index).astype(np.int64), np.ascontiguousarray(columns[:, index])
 
 
 def balanced_accuracy(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:

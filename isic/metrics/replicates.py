@@ -11,7 +11,15 @@ from functools import partial
 
 import numpy as np
 
-from isic.metrics.classification import TALLIES, Tally, macro_auc, n_cells, roc_auc
+from isic.metrics.classification import (
+    TALLIES,
+    Tally,
+    macro_auc,
+    n_cells,
+    one_class,
+    one_class_auc,
+    roc_auc,
+)
 from isic.metrics.inputs import Floats, Ints, Metric, binary_columns, class_probs
 from isic.metrics.partial_auc import partial_auc
 from isic.metrics.ranking import below_and_tied, n_needed, places, step_area
@@ -30,7 +38,7 @@ def replicate_values(
 
 def evaluator(metric: Metric, target: Ints, probs: Floats, unit: Ints) -> Replicates:
     """Choose the fast way for the metrics of this package, the loop for all others."""
-    metric = plain(metric)
+    metric, target, probs = as_binary(metric, target, probs)
     if metric in TALLIES:
         labels, columns = class_probs(target, probs)
         return partial(_tallied, TALLIES[metric], labels, columns, unit)
@@ -42,6 +50,14 @@ def evaluator(metric: Metric, target: Ints, probs: Floats, unit: Ints) -> Replic
         labels, column = binary_columns(target, probs)
         return partial(_areas, labels == 1, column, unit, max_miss)
     return partial(_looped, metric, target, probs, unit)
+
+
+def as_binary(metric: Metric, target: Ints, probs: Floats) -> tuple[Metric, Ints, Floats]:
+    """The metric without an empty `partial`; the AUC of one class as the binary AUC that it is."""
+    metric = plain(metric)
+    if isinstance(metric, partial) and metric.func is one_class_auc and not metric.args:
+        return roc_auc, *one_class(target, probs, int(metric.keywords["class_index"]))
+    return metric, target, probs
 
 
 def plain(metric: Metric) -> Metric:

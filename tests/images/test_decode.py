@@ -2,12 +2,16 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from isic.images.decode import MAX_PIXELS, ImageError, decode, fit
 
@@ -46,6 +50,88 @@ def test_every_colour_mode_becomes_rgb(picture, mode, form):
     assert image.shape == (40, 56, 3)
     assert image.dtype == np.uint8
     assert np.abs(image.astype(int) - slow).max() <= 2
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
+def test_images_come_out_upright(picture, form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(picture, form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+    slow = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    image = decode(data)
+    assert image.shape == ((56, 40, 3) if orientation in (5, 6, 7, 8) else (40, 56, 3))
+    assert np.abs(image.astype(int) - slow).max() <= 3
+    assert image.flags.c_contiguous
+    assert np.array_equal(decode(np.frombuffer(data, np.uint8)), image)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_reduced_decoding_turns_too(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    y, x = np.mgrid[:130, :210]
+    big = Image.fromarray(np.stack([x, y, 200 - y], -1).astype(np.uint8))
+    data = encoded(big, "JPEG", exif=exif)
+    small, whole = decode(data, min_side=30), decode(data)
+    assert 30 <= min(small.shape[:2]) < 65
+    assert (small.shape[0] > small.shape[1]) == (whole.shape[0] > whole.shape[1])
+    corner = [im[: len(im) // 8, : im.shape[1] // 8].mean((0, 1)) for im in (small, whole)]
+    assert np.abs(corner[0] - corner[1]).max() < 8
+
+
+def exif_segment(tiff: bytes) -> bytes:
+    body = b"Exif\0\0" + tiff
+    return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+
+
+def test_orientation_is_read_in_both_byte_orders_and_as_a_long(picture):
+    plain = encoded(picture, "JPEG")
+    for order, mark in (("<", b"II"), (">", b"MM")):
+        for kind, form in ((3, "HH"), (4, "I")):
+            entry = struct.pack(f"{order}HHI", 0x0112, kind, 1) + struct.pack(
+                f"{order}{form}", *((6, 0) if kind == 3 else (6,))
+            )
+            other = struct.pack(f"{order}HHII", 0x0100, 4, 1, 99)
+            tiff = mark + struct.pack(f"{order}HIH", 42, 8, 2) + other + entry
+            assert decode(plain[:2] + exif_segment(tiff) + plain[2:]).shape == (56, 40, 3)
+
+
+@given(st.binary(max_size=60))
+def test_damaged_exif_is_no_reason_to_refuse_pixels(tiff):
+    plain = encoded(Image.new("RGB", (8, 8), (90, 60, 30)), "JPEG")
+    for start in (b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"):
+        assert decode(plain[:2] + exif_segment(start + tiff) + plain[2:]).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_not_clipped(form):
+    deep = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
+    image = decode(encoded(Image.fromarray(deep), form))
+    assert np.array_equal(image, np.repeat((deep >> 8).astype(np.uint8)[..., None], 3, -1))
+    colour = np.stack([deep, deep.T, 65535 - deep], -1)
+    done, data = cv2.imencode(f".{form.lower()}", colour[..., ::-1])
+    assert done
+    assert np.abs(decode(data.tobytes()).astype(int) - (colour >> 8)).max() <= 1
+
+
+def test_grey_without_a_known_scale_is_refused():
+    deep = Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
+    with pytest.raises(ImageError, match="32 bits"):
+        decode(encoded(deep, "TIFF"))
+
+
+def test_colours_survive_cmyk_and_alpha_is_left_out(picture):
+    for data in (
+        encoded(picture.convert("CMYK"), "JPEG", quality=95),
+        encoded(Image.merge("RGBA", [*picture.split(), Image.new("L", picture.size, 40)]), "PNG"),
+    ):
+        assert np.abs(decode(data).astype(int) - np.asarray(picture)).mean() < 4
+
+
+@pytest.mark.parametrize(("width", "height"), [(6000, 4000), (8192, 6144), (9248, 6936)])
+def test_large_cameras_are_within_the_limit(width, height):
+    assert width * height <= MAX_PIXELS < 100_000_000
 
 
 def test_bytes_and_read_only_arrays_decode_alike(tile):
@@ -100,12 +186,29 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch):
             decode(encoded(big, form))
 
 
-def test_a_400_megapixel_png_is_refused():
-    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+def png_header(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     crc = struct.pack(">I", zlib.crc32(header))
-    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + crc + b"\0\0\0\0IDAT"
-    with pytest.raises(ImageError, match=f"limit of {MAX_PIXELS:,}"):
-        decode(data)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + crc + b"\0\0\0\0IDAT"
+
+
+def jpeg_header(width: int, height: int) -> bytes:
+    """A small JPEG whose frame header says otherwise."""
+    data = bytearray(simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8)))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("header", [png_header, jpeg_header])
+@pytest.mark.parametrize("min_side", [None, 224])
+def test_400_megapixels_are_refused_by_the_header_alone(header, min_side):
+    tracemalloc.start()
+    with pytest.raises(ImageError, match=f"20000 x 20000 pixels|limit of {MAX_PIXELS:,}"):
+        decode(header(20_000, 20_000), min_side=min_side)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 def test_fit_keeps_an_image_of_the_size(tile):

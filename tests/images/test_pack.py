@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from isic.errors import DataError, IsicError
+from isic.images import pack as packing
 from isic.images.decode import decode, fit
 from isic.images.hdf5 import read_images
 from isic.images.pack import build_pack
@@ -84,6 +85,28 @@ def test_resize_brings_the_shorter_side_to_size(tmp_path):
     assert np.abs(images[2] - square).mean() < 3  # one JPEG at quality 95, colour halved
 
 
+@pytest.mark.parametrize("option", ["crop_border", "colour_constancy"])
+def test_corrections_do_not_silently_encode_originals_again(archive, tmp_path, option):
+    root, refs = archive
+    with pytest.raises(ValueError, match="expected resize or pixels with crop_border"):
+        build_pack(root, refs, cache_root=tmp_path, **{option: True})
+    assert len(build_pack(root, refs, cache_root=tmp_path, resize=16, **{option: True})) == 12
+
+
+def test_large_images_go_to_threads_in_smaller_chunks(archive, tmp_path, monkeypatch):
+    root, refs = archive
+    sizes: list[int] = []
+    convert = packing._convert_chunk
+    monkeypatch.setattr(
+        packing, "_convert_chunk", lambda chunk, o: sizes.append(len(chunk)) or convert(chunk, o)
+    )
+    monkeypatch.setattr(packing, "_CHUNK_BYTES", 2000)
+    whole = build_pack(root, refs, cache_root=tmp_path / "a").path.read_bytes()
+    assert max(sizes) < 6 and sum(sizes) == 12
+    monkeypatch.undo()
+    assert build_pack(root, refs, cache_root=tmp_path / "b").path.read_bytes() == whole
+
+
 def test_found_again_without_reading_the_archive(archive, tmp_path, monkeypatch):
     root, refs = archive
     first = build_pack(root, refs, cache_root=tmp_path)
@@ -91,10 +114,13 @@ def test_found_again_without_reading_the_archive(archive, tmp_path, monkeypatch)
     assert build_pack(root, refs, cache_root=tmp_path).path == first.path
 
 
-@pytest.mark.parametrize("change", ["mtime", "size", "refs", "resize", "pixels"])
+@pytest.mark.parametrize(
+    "change", ["mtime", "size", "refs", "resize", "pixels", "crop_border", "colour_constancy"]
+)
 def test_what_changes_the_bytes_changes_the_pack(archive, tmp_path, change):
     root, refs = archive
-    first, options = build_pack(root, refs, cache_root=tmp_path), {}
+    options = {"resize": 16} if change in ("crop_border", "colour_constancy") else {}
+    first = build_pack(root, refs, cache_root=tmp_path, **options)
     source = root / "train.hdf5"
     if change == "mtime":
         os.utime(source, ns=(1, 1))
@@ -105,7 +131,7 @@ def test_what_changes_the_bytes_changes_the_pack(archive, tmp_path, change):
     elif change == "refs":
         refs = refs[::-1]
     else:
-        options = {change: 16}
+        options[change] = 16 if change in ("resize", "pixels") else True
     assert build_pack(root, refs, cache_root=tmp_path, **options).path != first.path
 
 
@@ -197,3 +223,14 @@ def test_progress_says_nothing_before_two_seconds_and_then_a_line(caplog, monkey
         bar.advance(15)
         bar.advance(15)
     assert [r.getMessage() for r in caplog.records] == ["packing: 25 of 100, 10/s"]
+
+
+def test_progress_counts_what_was_there_but_not_as_speed(caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    now = [0.0]
+    monkeypatch.setattr("isic.images.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    with Progress("packing", total=100, done=50) as bar:
+        now[0] = 5.0
+        bar.advance(10)
+    assert [r.getMessage() for r in caplog.records] == ["packing: 60 of 100, 2/s"]

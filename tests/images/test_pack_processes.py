@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up_leaves_nothing(archive, tmp_path, monkeypatch, cod
     assert not list((tmp_path / "cache").glob("*.pack"))
 
 
-def test_an_interrupt_leaves_nothing(archive, tmp_path, monkeypatch):
+def test_an_interrupt_before_anything_was_done_leaves_nothing(archive, tmp_path, monkeypatch):
     root, refs = archive
 
     def interrupted(*_: object) -> None:

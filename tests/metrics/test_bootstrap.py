@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from isic.metrics import METRICS, bootstrap_interval, paired_interval, roc_auc
 from isic.metrics.bootstrap import _alike, bootstrap_replicates
-from isic.metrics.classification import balanced_accuracy, macro_auc, macro_dice
+from isic.metrics.classification import balanced_accuracy, macro_auc, macro_dice, one_class_auc
 from isic.metrics.partial_auc import partial_auc
 from isic.metrics.replicates import evaluator, replicate_values
 from isic.metrics.resample import Draws, _gathered, tally, unit_numbers
@@ -189,6 +189,29 @@ def test_a_partial_without_arguments_takes_the_fast_way() -> None:
     for metric in METRIC_LIST:
         fast = evaluator(metric, target, probs, unit)
         assert evaluator(partial(metric), target, probs, unit).func is fast.func
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_the_auc_of_one_class_takes_the_fast_way(index) -> None:
+    metric = partial(one_class_auc, class_index=index)
+    target, probs, group = patients(900, 4, index)
+    unit = unit_numbers(group, 900)
+    assert evaluator(metric, target, probs, unit).func.__name__ == "_areas"
+    draws = Draws(int(unit.max()) + 1, 25, seed=7)
+    slow = materialised(metric, target, probs, unit, draws)
+    fast = replicate_values(metric, target, probs, unit, draws)
+    np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12)
+
+
+def test_the_auc_of_one_rare_class_draws_rows_that_are_alike_together() -> None:
+    metric = partial(one_class_auc, class_index=1)
+    target, probs, _ = patients(4000, 3, 2, rare=0.02, decimals=6)
+    first, size = _alike(metric, target, probs)
+    assert 4 * len(first) <= size.sum() == 4000
+    draws = Draws(len(first), 10, 3, size)
+    slow = materialised(metric, target[first], probs[first], np.arange(len(first)), draws)
+    fast = bootstrap_replicates(metric, target, probs, n_replicates=10, seed=3)
+    np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12)
 
 
 def test_paired_difference_uses_common_resamples() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from isic.metrics import METRICS, accuracy, balanced_accuracy, macro_auc, macro_dice
-from isic.metrics.classification import macro_f1_argmax, roc_auc
+from isic.metrics.classification import macro_f1_argmax, one_class_auc, roc_auc
 
 
 def drawn(n: int, n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,6 +47,21 @@ def test_agree_with_scikit_learn(n_classes, seed) -> None:
     assert macro_f1_argmax(target, probs) == pytest.approx(f1_score(target, label, average="macro"))
     assert macro_auc(target, probs) == pytest.approx(roc_auc_score(one_hot, probs))
     assert macro_dice(target, probs) == pytest.approx(dice_by_hand(target, probs))
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_the_auc_of_one_class_is_that_of_its_column(index) -> None:
+    target, probs = drawn(400, 4, index)
+    expected = roc_auc_score(target == index, probs[:, index])
+    assert one_class_auc(target, probs, class_index=index) == pytest.approx(expected)
+
+
+def test_the_auc_of_a_class_that_is_not_there() -> None:
+    target, probs = drawn(40, 3, 0)
+    with pytest.raises(ValueError, match=r"class_index must be 0\.\.2, got 3"):
+        one_class_auc(target, probs, class_index=3)
+    with pytest.raises(ValueError, match="class"):
+        one_class_auc(target % 2, probs, class_index=2)
 
 
 @given(st.integers(0, 10_000), st.integers(2, 4), st.integers(1, 12))

@@ -1,0 +1,59 @@
+"""One CSV: names of columns, other names for them, columns that nobody knows."""
+
+from pathlib import Path
+
+import pytest
+
+from isic.errors import DataError
+from isic.index.raw_csv import read_csv
+
+KINDS = {"id": "text", "age": "number", "label": "label"}
+
+
+def written(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_blanks_around_names_are_no_part_of_them(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", "id , age,label\na,5,1.0\n", "utf-8-sig")
+    raw = read_csv(path, columns=KINDS, id_column="id")
+    assert raw.faults == raw.notes == []
+    assert raw.table.to_pylist() == [{"id": "a", "age": 5.0, "label": "1.0"}]
+
+
+def test_another_name_serves_where_the_official_one_is_not_there(tmp_path: Path) -> None:
+    aliases = {"image": "id"}
+    path = written(tmp_path / "t.csv", "image,age,label\na,5,1\n")
+    assert read_csv(path, columns=KINDS, id_column="id", aliases=aliases).column("id")[0] == "a"
+    path = written(tmp_path / "t.csv", "image,id,age,label\nb,a,5,1\n")
+    raw = read_csv(path, columns=KINDS, id_column="id", aliases=aliases)
+    assert raw.column("id")[0] == "a"
+    assert "'image'" in raw.faults[0]
+
+
+def test_unknown_columns_are_a_fault_or_a_note(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", ",id,age,label,more\n0,a,5,1,x\n")
+    strict = read_csv(path, columns=KINDS, id_column="id")
+    lenient = read_csv(path, columns=KINDS, id_column="id", refuse_extra=False)
+    assert strict.faults == lenient.notes
+    assert "2 columns that the official file has not: '', 'more'" in strict.faults[0]
+    assert lenient.faults == strict.notes == []
+    assert lenient.table.column_names == ["id", "age", "label"]
+
+
+@pytest.mark.parametrize("cell", ["1_0", "5;0", "five", "0x5"])
+def test_what_is_no_number_is_named(tmp_path: Path, cell: str) -> None:
+    path = written(tmp_path / "t.csv", f"id,age,label\na,5,1\nb,{cell},1\n")
+    faults = read_csv(path, columns=KINDS, id_column="id").faults
+    assert faults == [f"t.csv: age must be a number, got {cell!r} in 1 rows: b"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x1f\x8b\x08\x00", "id,age\n".encode("utf-16"), b"a;b;c\n1;2;3\n"]
+)
+def test_what_is_no_such_csv_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"t\.csv"):
+        read_csv(path, columns=KINDS, id_column="id")
