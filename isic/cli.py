@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def command(name: str, task: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of exiting with 1
     # Spinning threads of torch and OpenCV slow each other down tenfold on a machine that is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, _terminate)
+    finished = "the last finished epoch" if name == "train" else "what is finished"
+    signal.signal(signal.SIGTERM, partial(_terminate, finished))
     for schema, node in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{schema}_schema", node=node)
     outcomes: list[Outcome] = []
@@ -66,7 +68,7 @@ def command(name: str, task: str) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_composition_message(error, name), 2, error if full_trace else None)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from the last finished epoch", 130)
+        _fail(f"interrupted; the same command goes on from {finished}", 130)
     except Exception as error:
         _fail(_message(error), exit_code(error))
     if len(outcomes) > 1:
@@ -100,9 +102,9 @@ def exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, IsicError) else 1
 
 
-def _terminate(signum: int, frame: object) -> None:
-    """Leave through `finally` blocks; the last finished epoch is already on disk."""
-    os.write(2, b"terminated; the same command goes on from the last finished epoch\n")
+def _terminate(finished: str, signum: int, frame: object) -> None:
+    """Leave through `finally` blocks; what is finished is already on disk."""
+    os.write(2, f"terminated; the same command goes on from {finished}\n".encode())
     raise SystemExit(128 + signum)
 
 

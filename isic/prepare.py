@@ -1,10 +1,11 @@
-"""From a raw archive to what training reads: index, split file, pack. No torch.
+"""From a raw archive to what training reads: the index, and the images of its rows. No torch.
 
-Every consumer of folds goes through `make_split` and reads the same CSV, so that image models and
-stackers cannot disagree. Where something is absent it is made, and its place is logged.
+The split between the two is `isic.split.making`. Where something is absent it is made, and its
+place is logged.
 """
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,34 +16,11 @@ from numpy.typing import NDArray
 from isic.errors import ConfigError, DataError, first_five
 from isic.images.pack import build_pack
 from isic.images.packfile import MISSING, OK, UNREADABLE, Pack
-from isic.index.schema import Index, index_hash
-from isic.split.grouped import assign_folds, group_of, subsample_groups
-from isic.split.split_file import read_split, split_hash, split_path, write_split
+from isic.index.cache import cached_index
+from isic.index.extra import with_extra
+from isic.index.schema import Index
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """The `split` keys: number of folds, seed, or a given CSV (image_id, group, fold)."""
-
-    n_folds: int = 5
-    seed: int = 0
-    file: str | None = None
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split file: its path, its content's hash, and its table (image_id, group, fold)."""
-
-    path: Path
-    hash: str
-    table: pd.DataFrame
-
-    @property
-    def n_folds(self) -> int:
-        """Folds that validate: -1 and -2 do not."""
-        return int(self.table["fold"].max()) + 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +28,9 @@ class PixelOptions:
     """Where pixels come from and what happens to those that cannot be had.
 
     cache: `bytes` (packed JPEG) or `pixels` (decoded to the training size, where it fits).
-    resize: Side in pixels to re-encode to while packing; None keeps the original bytes.
+    resize: Shorter side in pixels to re-encode to while packing; None keeps the original bytes.
+    crop_border: Cut off the black border of a dermoscope while packing.
+    colour_constancy: Bring the light to white while packing (Shades of Gray).
     on_bad_image: `error` names them; `skip` leaves them out of training and counts them.
     missing_images: `error`, or `drop` them from training; predictions then have a row without
         probabilities for each, as for a bad image.
@@ -59,6 +39,8 @@ class PixelOptions:
     cache_root: Path
     cache: str = "bytes"
     resize: int | None = None
+    crop_border: bool = False
+    colour_constancy: bool = False
     on_bad_image: str = "error"
     missing_images: str = "error"
 
@@ -78,6 +60,12 @@ class PixelOptions:
                 f"data.resize: expected pixels, with data.cache=bytes, got {self.resize} with "
                 f"data.cache={self.cache}"
             )
+        for key in ("crop_border", "colour_constancy"):
+            if getattr(self, key) and self.resize is None and self.cache != "pixels":
+                raise ConfigError(
+                    f"data.{key}=true makes new pixels: say at which size with data.resize=SIDE, "
+                    "or data.cache=pixels"
+                )
 
 
 @dataclass(frozen=True)
@@ -93,108 +81,66 @@ class Rows:
         return np.asarray(self.pack.status == OK)
 
 
-def make_split(
-    index: Index, options: SplitOptions, *, runs_root: Path, fraction: float = 1.0
-) -> Split:
-    """Read the split file of these rows and options, or make it.
-
-    fraction: Share of groups to keep, stratified; kept rows have the folds of the full split.
+def open_index(
+    builder: Callable[[Path], Index],
+    root: str | Path,
+    *,
+    cache_root: Path,
+    extra: str | Sequence[str] | None = None,
+) -> Index:
+    """The index of an archive, from the cache where nothing has changed, and its extra rows.
 
     Raises:
-        DataError: A given file that is of another archive, or whose folds are not sound.
+        DataError: What the reader or an extra CSV is at fault for.
     """
-    train = index.table[index.table["split"] == "train"]
-    if options.file is not None:
-        return _given_split(Path(options.file), train, fraction)
-    path = split_path(
-        runs_root,
-        archive=index.info.name,
-        method="grouped",
-        n_folds=options.n_folds,
-        seed=options.seed,
-        index_hash=index_hash(index.table),
-        fraction=fraction,
-    )
-    if not path.exists():
-        fold = assign_folds(train, n_folds=options.n_folds, seed=options.seed)
-        if fraction < 1:
-            kept = subsample_groups(train, fold, fraction=fraction, seed=options.seed)
-            train, fold = train.loc[kept.index[kept]], fold[kept]
-        write_split(path, train, fold)
-        log.info("split: wrote %s", path)
-    return Split(path, split_hash(path), read_split(path))
+    index = cached_index(builder, Path(root), cache_root=cache_root)
+    return with_extra(index, extra) if extra else index
 
 
-def _given_split(path: Path, train: pd.DataFrame, fraction: float) -> Split:
-    """The user's own split file, if it can give an honest score on these training rows."""
-    if fraction < 1:
+def image_column(index: Index, views: Sequence[str] | None) -> str:
+    """The column of `sample_rows` that holds the image a network sees.
+
+    Raises:
+        ConfigError: A view that the archive has not, or several.
+    """
+    info = index.info
+    if info.row_unit == "image" and not views:
+        return "image"
+    chosen = list(views or info.views[:1])
+    if len(chosen) != 1 or chosen[0] not in info.views:
         raise ConfigError(
-            f"data.fraction: expected 1 with split.file, got {fraction}; the rows to use are those "
-            f"that {path} names"
+            f"data.views: expected one of {', '.join(info.views)}, got {', '.join(chosen)}"
         )
-    table = read_split(path)
-    unknown = table.loc[~table["image_id"].isin(train["image_id"]), "image_id"]
-    if len(unknown):
-        raise DataError(
-            f"{path}: {len(unknown)} of {len(table)} image ids are not training rows of the "
-            f"archive: {first_five(unknown)}. Give the split file of this archive, or none."
-        )
-    folds = sorted(set(table["fold"]) - {-1, -2})
-    if len(folds) < 2 or folds != list(range(len(folds))):
-        raise DataError(f"{path}: expected folds 0, 1, ... without a gap, got {folds}")
-    _refuse_divided_groups(path, table, train)
-    _refuse_one_class(path, table, train)
-    if len(table) < len(train):
-        log.warning("%s names %d of %d training rows; others rest", path, len(table), len(train))
-    return Split(path, split_hash(path), table)
+    return "image" if info.row_unit == "image" else f"image_{chosen[0]}"
 
 
-def _refuse_divided_groups(path: Path, table: pd.DataFrame, train: pd.DataFrame) -> None:
-    """A patient in two folds makes every score too good."""
-    group = pd.Series(group_of(train).to_numpy(), index=train["image_id"].to_numpy())
-    used = table[table["fold"] != -1]
-    n_folds = used.groupby(group.reindex(used["image_id"]).to_numpy())["fold"].nunique()
-    divided = n_folds.index[n_folds > 1]
-    if len(divided):
-        raise DataError(
-            f"{path}: {len(divided)} groups (patient, else lesion) lie in several folds: "
-            f"{first_five(divided)}. Keep each in one fold, or leave split.file out."
-        )
-
-
-def _refuse_one_class(path: Path, table: pd.DataFrame, train: pd.DataFrame) -> None:
-    """A fold of one class has no score."""
-    target = train.set_index("image_id")["target"].reindex(table["image_id"]).to_numpy()
-    n_classes = table.assign(target=target).groupby("fold")["target"].nunique()
-    poor = [int(fold) for fold in n_classes.index[n_classes < 2] if fold >= 0]
-    if poor:
-        raise DataError(
-            f"{path}: every fold needs two classes, got one in fold {first_five(poor)}. "
-            "Move groups between folds, or leave split.file out."
-        )
-
-
-def fold_rows(index: Index, split: Split) -> pd.DataFrame:
-    """The training rows that the split names, with their `group` and `fold`, in index order."""
-    train = index.table[index.table["split"] == "train"]
-    return train.merge(split.table, on="image_id", how="inner").reset_index(drop=True)
-
-
-def load_rows(index: Index, table: pd.DataFrame, pixels: PixelOptions, *, image_size: int) -> Rows:
+def load_rows(
+    index: Index,
+    table: pd.DataFrame,
+    pixels: PixelOptions,
+    *,
+    image_size: int,
+    views: Sequence[str] | None = None,
+) -> Rows:
     """Pack the images of `table`'s rows, where they are not packed yet, and say what is wrong.
+
+    table: Rows of `sample_rows`.
 
     Raises:
         DataError: Rows without an image, or with one that does not decode, unless told otherwise.
     """
-    if table["image"].isna().all():
+    images = table[image_column(index, views)]
+    if images.isna().all():
         message = _missing_message(index, table["image_id"], len(table))
         raise DataError(f"{message}. Download the images: {index.download}")
     pack = build_pack(
         index.sources,
-        table["image"].where(table["image"].notna(), None).tolist(),
+        images.astype(object).where(images.notna(), None).tolist(),
         cache_root=pixels.cache_root,
         resize=pixels.resize,
         pixels=image_size if pixels.cache == "pixels" else None,
+        crop_border=pixels.crop_border,
+        colour_constancy=pixels.colour_constancy,
     )
     rows = Rows(table, pack)
     _report_missing(index, rows, pixels.missing_images)

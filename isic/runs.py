@@ -98,11 +98,11 @@ class RunFolder:
         return score
 
     def claim(
-        self, config: Mapping[str, Any], content: Mapping[str, str], *, overwrite: bool = False
+        self, config: Mapping[str, Any], content: Mapping[str, Any], *, overwrite: bool = False
     ) -> None:
         """Write `config.yaml`, or refuse a name that holds another experiment, in any fold.
 
-        content: Hashes of what the config only points at: `archive` and `split_hash`.
+        content: What the config only points at: hashes `archive`, `split_hash`, and `n_folds`.
         overwrite: Throw away what this fold holds; other folds are never touched.
 
         Raises:

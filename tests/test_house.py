@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "pytorch_lightning", "torchmetrics", "torchvision", "timm", "hydra", "omegaconf"}
 TABLES = {"pandas", "numpy", "sklearn", "scipy", "pyarrow", "h5py", "cv2", "matplotlib"}
-TABLE_STAGES = ("acquire", "images", "index", "split", "prepare", "metrics", "predictions")
+TABLE_STAGES = ("acquire", "audit", "images", "index", "split", "prepare", "metrics", "predictions")
 TABLE_STAGES += ("assemble", "report", "runs", "config", "errors")
 BANNED = {"utils", "util", "common", "helpers", "helper", "misc", "base", "manager", "tools"}
 PYTHON_FOLDERS = ("isic", "tests", "benchmarks", "environment")

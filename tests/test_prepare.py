@@ -1,28 +1,22 @@
-"""Split files and images before the first batch: what is made, what is refused, what is said."""
+"""Images before the first batch: what is packed, what is refused, what is said."""
 
-import logging
 import shutil
-from pathlib import Path
 
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 
 from isic.errors import ConfigError, DataError
 from isic.images.packfile import MISSING, OK, UNREADABLE
 from isic.index.isic2024 import INFO, build_index
 from isic.index.schema import refuse_train_only
-from isic.prepare import PixelOptions, SplitOptions, fold_rows, load_rows, make_split
+from isic.prepare import PixelOptions, load_rows
+from isic.split import SplitOptions, fold_rows, make_split
 
 
 @pytest.fixture(scope="module")
 def index(archive32):
     return build_index(archive32)
-
-
-def split(index, tmp_path, fraction=1.0, **options):
-    return make_split(index, SplitOptions(**options), runs_root=tmp_path, fraction=fraction)
 
 
 def train_table(index):
@@ -31,126 +25,6 @@ def train_table(index):
 
 def pixels(tmp_path, **options):
     return PixelOptions(tmp_path / "cache", **options)
-
-
-# ---- splits
-
-
-def test_a_split_is_made_once_and_read_by_all(index, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    made = split(index, tmp_path)
-    assert made.path.parent == tmp_path / "splits"
-    assert made.path.name.startswith("isic2024-grouped-k5-seed0-")
-    assert f"split: wrote {made.path}" in caplog.text
-    caplog.clear()
-    again = split(index, tmp_path)
-    assert (again.hash, again.n_folds) == (made.hash, 5)
-    assert again.table.equals(made.table)
-    assert caplog.text == ""
-    rows = fold_rows(index, made)
-    assert rows["image_id"].tolist() == train_table(index)["image_id"].tolist()
-    assert rows.groupby("patient_id")["fold"].nunique().max() == 1
-
-
-def test_a_part_keeps_whole_patients_in_the_folds_of_the_full_split(index, tmp_path):
-    full = split(index, tmp_path, n_folds=3)
-    part = split(index, tmp_path, n_folds=3, fraction=0.5)
-    assert part.path.name.endswith("-f0.5.csv")
-    joined = part.table.merge(full.table, on="image_id", suffixes=("", "_full"))
-    assert (joined["fold"] == joined["fold_full"]).all()
-    assert 0.3 * len(full.table) < len(part.table) < 0.7 * len(full.table)
-    rows = train_table(index)
-    for patient in fold_rows(index, part)["patient_id"].unique():
-        whole = rows.loc[rows["patient_id"] == patient, "image_id"]
-        assert whole.isin(part.table["image_id"]).all()
-    target = fold_rows(index, part).groupby("fold")["target"]
-    assert (target.sum() > 0).all()
-    assert (target.count() > target.sum()).all()
-
-
-def given(index, tmp_path, change=None):
-    """A split file of the user's own."""
-    table = split(index, tmp_path / "made", n_folds=3).table
-    if change is not None:
-        table = change(table.copy())
-    table.to_csv(tmp_path / "mine.csv", index=False)
-    return str(tmp_path / "mine.csv")
-
-
-def test_a_given_file_overrides_number_and_seed(index, tmp_path):
-    path = given(index, tmp_path)
-    mine = split(index, tmp_path, file=path, n_folds=5, seed=9)
-    assert mine.path == Path(path)
-    assert mine.n_folds == 3
-    assert not (tmp_path / "splits").exists()
-
-
-def test_a_given_file_that_names_fewer_rows_says_so(index, tmp_path, caplog):
-    path = given(index, tmp_path, lambda t: t[t["group"] != t["group"].iloc[0]])
-    mine = split(index, tmp_path, file=path)
-    assert len(fold_rows(index, mine)) == len(mine.table) < 120
-    assert f"names {len(mine.table)} of 120 training rows" in caplog.text
-
-
-def spread_one_group(table):
-    group = table["group"].value_counts().index[0]
-    table.loc[table["group"] == group, "fold"] = np.arange((table["group"] == group).sum()) % 3
-    return table
-
-
-def move_positives(table, index):
-    """All patients with a malignant lesion into fold 0."""
-    positive = index.table.loc[index.table["target"] == 1, "patient_id"]
-    table.loc[table["group"].isin(positive), "fold"] = 0
-    return table
-
-
-def test_a_given_fold_of_one_class_is_refused(index, tmp_path):
-    path = given(index, tmp_path, lambda t: move_positives(t, index))
-    with pytest.raises(DataError, match="every fold needs two classes, got one in fold 1, 2"):
-        split(index, tmp_path, file=path)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda t: t.assign(image_id="X" + t["image_id"]), "120 of 120 image ids are not training"),
-        (lambda t: t.assign(fold=t["fold"] * 2), r"expected folds 0, 1, \.\.\. without a gap"),
-        (lambda t: t.assign(fold=0), "without a gap, got"),
-        (spread_one_group, r"1 groups \(patient, else lesion\) lie in several folds: IP_"),
-        (lambda t: t.drop(columns="fold"), "lacks fold"),
-        (lambda t: pd.concat([t, t[:1]]), "names 1 image_ids twice"),
-    ],
-    ids=["other archive", "gap", "one fold", "divided patient", "no fold", "twice"],
-)
-def test_a_given_file_that_is_not_sound_is_refused(index, tmp_path, change, words):
-    with pytest.raises(DataError, match=words):
-        split(index, tmp_path, file=given(index, tmp_path, change))
-
-
-def test_rows_that_never_validate_may_stand_in_a_given_file(index, tmp_path):
-    def rest_and_extra(table):
-        groups = table["group"].unique()
-        table.loc[table["group"] == groups[0], "fold"] = -1
-        table.loc[table["group"] == groups[1], "fold"] = -2
-        return table
-
-    mine = split(index, tmp_path, file=given(index, tmp_path, rest_and_extra))
-    assert mine.n_folds == 3
-    assert {-1, -2} <= set(mine.table["fold"])
-
-
-def test_no_such_split_file(index, tmp_path):
-    with pytest.raises(DataError, match=r"split file .*none\.csv"):
-        split(index, tmp_path, file=str(tmp_path / "none.csv"))
-
-
-def test_a_part_of_a_given_split_is_ambiguous(index, tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.fraction: expected 1 with split\.file, got 0\.5"):
-        split(index, tmp_path, file=given(index, tmp_path), fraction=0.5)
-
-
-# ---- images
 
 
 def rewrite_images(root, change):
@@ -303,7 +177,8 @@ def test_a_read_only_root_is_fine(archive_copy, tmp_path):
     before = {p.name: p.stat().st_mtime_ns for p in archive_copy.iterdir()}
     try:
         index = build_index(archive_copy)
-        made = split(index, tmp_path)
+        places = {"runs_root": tmp_path, "cache_root": tmp_path / "cache"}
+        made = make_split(index, SplitOptions(), **places)
         rows = load_rows(index, fold_rows(index, made), pixels(tmp_path), image_size=32)
         assert rows.readable.all()
         assert {p.name: p.stat().st_mtime_ns for p in archive_copy.iterdir()} == before

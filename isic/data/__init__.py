@@ -1,5 +1,17 @@
-"""Batches: `ISIC2024DataModule(root)` in a notebook, `LesionDataModule` from a yaml."""
+"""Batches: `ISIC2024DataModule(root)` and its like in a notebook, `LesionDataModule` from a yaml."""
 
-from isic.data.datamodule import ISIC2024DataModule, LesionDataModule
+from isic.data.archives import (
+    ISIC2019DataModule,
+    ISIC2020DataModule,
+    ISIC2024DataModule,
+    MILK10kDataModule,
+)
+from isic.data.datamodule import LesionDataModule
 
-__all__ = ["ISIC2024DataModule", "LesionDataModule"]
+__all__ = [
+    "ISIC2019DataModule",
+    "ISIC2020DataModule",
+    "ISIC2024DataModule",
+    "LesionDataModule",
+    "MILK10kDataModule",
+]

@@ -7,12 +7,13 @@ batches that the interrupted one would have seen.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
@@ -21,18 +22,12 @@ from torch.utils.data import DataLoader
 from isic.data.dataset import LesionDataset
 from isic.data.sampler import SequentialBatches, ShuffledBatches
 from isic.data.transforms import FastAugment, Resize
-from isic.errors import ConfigError, DataError
-from isic.index import isic2024
-from isic.index.schema import Index
-from isic.prepare import (
-    PixelOptions,
-    Rows,
-    Split,
-    SplitOptions,
-    fold_rows,
-    load_rows,
-    make_split,
-)
+from isic.data.use import Use, targets, use_of
+from isic.errors import ConfigError
+from isic.index.schema import Index, sample_rows
+from isic.prepare import PixelOptions, Rows, image_column, load_rows, open_index
+from isic.split.making import fold_rows, make_split
+from isic.split.options import Split, SplitOptions
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +37,10 @@ class LesionDataModule(pl.LightningDataModule):
 
     root: The archive's folder; may be read-only.
     index: `build_index` of the archive's module; named subclasses bring their own.
-    fold: The fold that is held out, or `all` to train on every row.
+    parts: Archives that a merged index is made of; for its config alone.
+    extra: CSVs of further training images (`isic.index.extra`).
+    fold: The fold that is validated, or `all` to train on every row.
+    views: Of a lesion, the ones the network sees; default the first of `info.views`.
     transforms, sampler: Factories, `transforms(size)` and `sampler(target, batch_size=...)`.
     batch_size: Images a step over all devices together.
     num_workers: Loader processes a device; `auto` is 0 up to four cores, else up to eight.
@@ -59,8 +57,11 @@ class LesionDataModule(pl.LightningDataModule):
         root: str | Path,
         *,
         index: Callable[[Path], Index] | None = None,
+        parts: Sequence[str] | None = None,
+        extra: str | Sequence[str] | None = None,
         split: SplitOptions | None = None,
         fold: int | str = 0,
+        views: Sequence[str] | None = None,
         image_size: int | None = 224,
         transforms: Callable[..., Any] | None = None,
         sampler: Callable[..., Any] | None = None,
@@ -68,6 +69,8 @@ class LesionDataModule(pl.LightningDataModule):
         num_workers: int | str = "auto",
         cache: str = "bytes",
         resize: int | None = None,
+        crop_border: bool = False,
+        colour_constancy: bool = False,
         on_bad_image: str = "error",
         missing_images: str = "error",
         fraction: float = 1.0,
@@ -86,13 +89,15 @@ class LesionDataModule(pl.LightningDataModule):
         _check_counts(samples_per_epoch=samples_per_epoch)
         if num_workers != "auto" and not str(num_workers).isdecimal():
             raise ConfigError(f"data.num_workers: expected a number or auto, got {num_workers!r}")
-        self.root, self.builder = Path(root), builder
+        self.root, self.builder, self.parts, self.extra = Path(root), builder, parts, extra
         self.split_options, self.fold, self.fraction = split or SplitOptions(), fold, fraction
-        self.image_size = image_size or 224
+        self.image_size, self.views = image_size or 224, views
         self.transforms = transforms or FastAugment
         self.sampler = sampler or ShuffledBatches
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.pixels = PixelOptions(Path(cache_root), cache, resize, on_bad_image, missing_images)
+        self.cache_root = Path(cache_root)
+        kinds = (cache, resize, crop_border, colour_constancy, on_bad_image, missing_images)
+        self.pixels = PixelOptions(self.cache_root, *kinds)
         self.val_negatives, self.samples_per_epoch = val_negatives, samples_per_epoch
         self.seed, self.runs_root = seed, Path(runs_root)
         self._next_epoch = 0
@@ -100,13 +105,17 @@ class LesionDataModule(pl.LightningDataModule):
     @cached_property
     def index(self) -> Index:
         """The archive's typed table and its facts."""
-        return self.builder(self.root)
+        return open_index(self.builder, self.root, cache_root=self.cache_root, extra=self.extra)
 
     @cached_property
     def split(self) -> Split:
         """The split file of this archive, made where it is absent."""
         split = make_split(
-            self.index, self.split_options, runs_root=self.runs_root, fraction=self.fraction
+            self.index,
+            self.split_options,
+            runs_root=self.runs_root,
+            cache_root=self.cache_root,
+            fraction=self.fraction,
         )
         if self.fold != "all" and self.fold not in range(split.n_folds):
             raise ConfigError(
@@ -117,52 +126,34 @@ class LesionDataModule(pl.LightningDataModule):
 
     @cached_property
     def train_rows(self) -> Rows:
-        """Labelled rows of every fold, with `fold`, and their images."""
-        table = fold_rows(self.index, self.split)
-        return load_rows(self.index, table, self.pixels, image_size=self.image_size)
+        """Labelled samples of the split, with `group` and `fold`, and their images."""
+        return self.rows_of(fold_rows(self.index, self.split))
 
     @cached_property
     def test_rows(self) -> Rows | None:
-        """Test rows that have an image, or None where the archive has none."""
-        table = self.index.table[self.index.table["split"] == "test"].reset_index(drop=True)
-        if table["image"].isna().all():
+        """Test samples, or None where none has an image."""
+        samples = sample_rows(self.index)
+        table = samples[samples["split"] == "test"].reset_index(drop=True)
+        if table[image_column(self.index, self.views)].isna().all():
             return None
-        return load_rows(self.index, table, self.pixels, image_size=self.image_size)
+        return self.rows_of(table)
+
+    def rows_of(self, table: pd.DataFrame) -> Rows:
+        """Some samples of the index and their images, packed where they are not yet."""
+        return load_rows(
+            self.index, table, self.pixels, image_size=self.image_size, views=self.views
+        )
 
     @cached_property
-    def positions(self) -> dict[str, NDArray[np.int64]]:
-        """Rows of `train_rows` by use: `train`, `val` (while training) and `held_out`."""
-        fold = self.train_rows.table["fold"].to_numpy()
-        readable = self.train_rows.readable
-        out = (fold == self.fold) if self.fold != "all" else np.zeros(len(fold), bool)
-        held_out = np.flatnonzero(out & readable)
-        train = np.flatnonzero(~out & readable & (fold != -1))
-        if not len(train) or (self.fold != "all" and not len(held_out)):
-            raise DataError(
-                f"fold {self.fold}: expected rows with a readable image to train on and to hold "
-                f"out, got {len(train)} and {len(held_out)} of {len(fold)}"
-            )
-        return {
-            "train": train,
-            "held_out": held_out,
-            "val": self._partial(held_out),
-        }
-
-    def _partial(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """All positives and a fixed sample of `val_negatives` negatives."""
-        if self.val_negatives is None:
-            return rows
-        negative = rows[self.targets(rows) == 0]
-        if len(negative) > self.val_negatives:
-            rng = np.random.default_rng(self.seed)
-            negative = rng.choice(negative, self.val_negatives, replace=False)
-        positive = rows[self.targets(rows) != 0]
-        return np.sort(np.concatenate([positive, negative]))
+    def positions(self) -> Use:
+        """Rows of `train_rows` by use: `train`, `val` (while training), `held_out`."""
+        return use_of(
+            self.train_rows, self.fold, val_negatives=self.val_negatives, seed=self.seed
+        )
 
     def targets(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Class indices of these rows of `train_rows`, -1 where unlabelled."""
-        target = self.train_rows.table["target"].fillna(-1).to_numpy(dtype=np.int64)
-        return np.asarray(target[rows])
+        return targets(self.train_rows)[rows]
 
     @property
     def class_counts(self) -> list[int]:
@@ -191,13 +182,15 @@ class LesionDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """Augmented batches of the training rows, in the order of the sampler."""
-        rows = self.positions["train"]
+        rows, table = self.positions["train"], self.train_rows.table
         target = self.targets(rows)
         rank, world = self._rank()
+        weighted = "weight" in table
         dataset = LesionDataset(
             self.train_rows.pack,
             rows=rows,
             target=target,
+            weight=table["weight"].fillna(1.0).to_numpy(np.float32)[rows] if weighted else None,
             transform=self.transforms(size=self.image_size),
             seed=self.seed,
         )
@@ -224,7 +217,7 @@ class LesionDataModule(pl.LightningDataModule):
 
     def evaluation_loader(self, rows: Rows, positions: NDArray[np.int64]) -> Any:
         """Batches of some rows, not augmented, in order; `row` counts within `positions`."""
-        target = rows.table["target"].fillna(-1).to_numpy(dtype=np.int64)[positions]
+        target = targets(rows)[positions]
         dataset = LesionDataset(
             rows.pack,
             rows=positions,
@@ -276,12 +269,6 @@ class LesionDataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Called by Lightning before the loaders are made."""
         self._next_epoch = state_dict["next_epoch"]
-
-
-class ISIC2024DataModule(LesionDataModule):
-    """ISIC 2024 (SLICE-3D): crops of 61-239 px, benign or malignant, grouped by patient."""
-
-    index_builder = staticmethod(isic2024.build_index)
 
 
 def _check_share(fraction: float) -> None:

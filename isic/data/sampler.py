@@ -1,5 +1,8 @@
 """Batches of positions, an order that follows from (seed, epoch) alone, one share a rank.
 
+`ShuffledBatches` and `NegativeRatioBatches` draw rows; `isic.data.balanced` draws classes and
+patients.
+
 Every sampler yields `(epoch, positions)`, which is what `LesionDataset` takes: pass it as
 `DataLoader(dataset, sampler=..., batch_size=None)`, or as `batch_sampler` with a `collate_fn`
 that changes nothing. Either way Lightning finds its `set_epoch`.
@@ -34,7 +37,7 @@ def walk(n: int, *, start: int, count: int, seed: int) -> Positions:
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
-class _TrainingBatches:
+class TrainingBatches:
     """Order of one epoch, dealt out to ranks and cut into batches; a subclass draws the order."""
 
     def __init__(
@@ -49,7 +52,7 @@ class _TrainingBatches:
         self._n_epoch, self._rank, self._world = n_epoch, rank, world_size
 
     @property
-    def sampler(self) -> "_TrainingBatches":
+    def sampler(self) -> "TrainingBatches":
         """Itself: Lightning calls set_epoch on `DataLoader.batch_sampler.sampler`."""
         return self
 
@@ -75,7 +78,7 @@ class _TrainingBatches:
         raise NotImplementedError
 
 
-class ShuffledBatches(_TrainingBatches):
+class ShuffledBatches(TrainingBatches):
     """Every sample once an epoch, or the next `samples_per_epoch` of an endless shuffle.
 
     target: (N,); here only its length counts.
@@ -106,7 +109,7 @@ class ShuffledBatches(_TrainingBatches):
         return walk(self._n, start=epoch * count, count=count, seed=self._seed)
 
 
-class NegativeRatioBatches(_TrainingBatches):
+class NegativeRatioBatches(TrainingBatches):
     """All positives with `ratio` negatives each, other negatives every epoch.
 
     Negatives are walked through, not drawn afresh: each is seen within ceil(N / (ratio P))

@@ -10,6 +10,7 @@ is copied by fork, and again at each epoch). Hence the seed is an argument of ev
 
 import math
 import os
+import random
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
@@ -162,6 +163,10 @@ class FastAugment:
 class AlbumentationsPipeline:
     """Any list of albumentations transforms, seeded at each call.
 
+    Trap: its `set_random_seed` gives the same seed to each transform of the list, so that all draw
+    the same number: a horizontal flip then always comes with the vertical one. Here they share
+    one generator and draw from it in turn.
+
     transforms: Without ToTensorV2, since the dataset makes the tensor. May end in Normalize. What
         does not end at (size, size, 3) is resized first.
     min_side: Shorter side to decode to; larger than `size` where the list crops.
@@ -192,7 +197,8 @@ class AlbumentationsPipeline:
         np.copyto(out, self._run(image, seed))
 
     def _run(self, image: Pixels, seed: int) -> Any:
-        self._compose.set_random_seed(seed % 2**32)
+        generator = np.random.default_rng(seed % 2**64)
+        self._compose.set_random_state(generator, random.Random(seed))
         return self._compose(image=image)["image"]
 
 

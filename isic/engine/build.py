@@ -101,6 +101,7 @@ def build_classifier(config: Mapping[str, Any], data: LesionDataModule) -> Lesio
             "info": info.to_dict(),
             "index_hash": index_hash(data.index.table),
             "split_hash": data.split.hash,
+            "split_file": str(data.split.path),
         },
     )
 

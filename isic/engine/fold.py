@@ -55,7 +55,7 @@ def fit(cfg: DictConfig) -> str:
     model = choices["model"]
     if any(o.startswith("model.backbone=") for o in HydraConfig.get().overrides.task):
         model = config["model"]["backbone"].partition(".")[0]
-    content = "-".join(_content(data).values())
+    content = "-".join(map(str, _content(data).values()))
     config["name"] = run_name(config, data=choices["data"], model=model, content=content)
     return fit_fold(config, data)
 
@@ -258,9 +258,14 @@ def _attributes(config: Mapping[str, Any], data: LesionDataModule) -> dict[str, 
     }
 
 
-def _content(data: LesionDataModule) -> dict[str, str]:
-    """Hashes of what the config only points at."""
-    return {"archive": archive_hash(data.index), "split_hash": data.split.hash}
+def _content(data: LesionDataModule) -> dict[str, Any]:
+    """What the config only points at: hashes of the archive and the split, and its folds."""
+    split = data.split
+    return {
+        "archive": archive_hash(data.index),
+        "split_hash": split.hash,
+        "n_folds": split.n_folds,
+    }
 
 
 def _resources(watch: Stopwatch, seconds: float, *, on_gpu: bool) -> dict[str, float]:

@@ -19,10 +19,12 @@ from isic.assemble import score_predictions, submit
 from isic.data import LesionDataModule
 from isic.engine.build import build_data, build_metrics, quiet
 from isic.errors import CheckpointError, ConfigError, DataError
-from isic.index.schema import index_hash
+from isic.index.schema import index_hash, sample_rows
 from isic.predictions import ensemble, score_line, write_predictions, write_score
-from isic.prepare import Rows, load_rows
+from isic.prepare import Rows, image_column
 from isic.signatures import check_signatures
+from isic.split.making import fold_rows, open_split
+from isic.split.split_file import split_hash
 from isic.training.checkpoint import load, read
 from isic.training.hardware import TrainerOptions
 from isic.training.module import LesionClassifier
@@ -34,7 +36,7 @@ def predict(cfg: DictConfig) -> str:
     """`predict.py`: predictions, submission and score in one folder; returns its path."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for key, choices in (
-        ("split", ("test", "train")),
+        ("split", ("test", "train", "holdout")),
         ("combine", ("mean", "rank_mean")),
         ("tta", ("none", "d4")),
     ):
@@ -49,7 +51,7 @@ def predict(cfg: DictConfig) -> str:
         log.info("predicting with %s", path)
         record = read(path)["isic"]
         data = data_of(record, config)
-        frames.append(_predict_one(path, data, config))
+        frames.append(_predict_one(path, data, rows_to_predict(data, record, config), config))
     assert data is not None
     frame = ensemble(frames, method=config["combine"]) if len(frames) > 1 else frames[0]
     return _write(frame, data, record, config, checkpoints)
@@ -84,7 +86,7 @@ def _folds(run: Path) -> list[Path]:
         return [run / "foldall"]
     if not numbered:
         raise CheckpointError(f"ckpt: {run.resolve()} is neither a run nor a fold: no config.yaml")
-    n_folds = yaml.safe_load((numbered[0] / "config.yaml").read_text())["split"]["n_folds"]
+    n_folds = yaml.safe_load((numbered[0] / "config.yaml").read_text())["n_folds"]
     if len(numbered) < n_folds:
         log.warning("%s: %d of %d folds are there and averaged", run, len(numbered), n_folds)
     return numbered
@@ -105,6 +107,7 @@ def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataM
     """The data module that a checkpoint was trained with, with this command's overrides."""
     trained = record["config"]
     changed = {k: v for k, v in config["data"].items() if v is not None}
+    changed["extra"] = None  # images that were only trained on
     merged = {
         **trained,
         "data": {**trained["data"], **changed, "image_size": record["network"]["image_size"]},
@@ -115,7 +118,49 @@ def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataM
     return build_data(merged)
 
 
-def _predict_one(path: Path, data: LesionDataModule, config: Mapping[str, Any]) -> pd.DataFrame:
+def rows_to_predict(
+    data: LesionDataModule, record: Mapping[str, Any], config: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The samples that `split` names: test or train rows of the index, or what was held out.
+
+    Raises:
+        DataError: None of them has an image, or the split file of the checkpoint is gone.
+    """
+    if config["split"] == "holdout":
+        table = _held_out(data, record, config)
+    else:
+        samples = sample_rows(data.index)
+        table = samples[samples["split"] == config["split"]].reset_index(drop=True)
+    if not len(table) or table[image_column(data.index, data.views)].isna().all():
+        raise DataError(
+            f"split={config['split']}: no image of that part lies under {data.root.resolve()}; "
+            f"download them: {data.index.download}"
+        )
+    return table
+
+
+def _held_out(
+    data: LesionDataModule, record: Mapping[str, Any], config: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The rows that the checkpoint's own split file holds out: nothing was trained on them."""
+    named = Path(record["split_file"])
+    for path in (named, Path(config["paths"]["runs"]) / "splits" / named.name):
+        if path.exists() and split_hash(path) == record["split_hash"]:
+            table = fold_rows(data.index, open_split(path), held_out=True)
+            if not len(table):
+                raise DataError(
+                    f"split=holdout: {path} holds nothing out; train with split.holdout=0.15 first"
+                )
+            return table
+    raise DataError(
+        f"split=holdout: the split file of this checkpoint, {named} with hash "
+        f"{record['split_hash']}, is gone or has changed; put it back"
+    )
+
+
+def _predict_one(
+    path: Path, data: LesionDataModule, table: pd.DataFrame, config: Mapping[str, Any]
+) -> pd.DataFrame:
     classifier = load(path, classes=data.index.info.classes, trust=config["trust"])
     classifier.tta = config["tta"] == "d4"
     options: TrainerOptions = instantiate(config["trainer"])
@@ -127,14 +172,7 @@ def _predict_one(path: Path, data: LesionDataModule, config: Mapping[str, Any]) 
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    table = data.index.table
-    table = table[table["split"] == config["split"]].reset_index(drop=True)
-    if not len(table) or table["image"].isna().all():
-        raise DataError(
-            f"split={config['split']}: no image of that part lies under {data.root.resolve()}; "
-            f"download them: {data.index.download}"
-        )
-    rows = load_rows(data.index, table, data.pixels, image_size=data.image_size)
+    rows = data.rows_of(table)
     return predict_rows(trainer, classifier, data, rows, np.arange(len(rows.table)), fold=-2)
 
 

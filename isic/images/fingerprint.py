@@ -168,9 +168,10 @@ def _write(path: Path, sources: Sources, refs: Sequence[Ref], workers: int | Non
             "looking for copies among %s images: one pass over them, kept in %s "
             "(split.overlap=false goes without)", f"{present:,}", path,
         )  # fmt: skip
-    empty = bytes(PRINT.itemsize)
-    parts = scan(sources, refs, fingerprint, workers=workers, title="comparing images")
-    _save(path, b"".join(part if isinstance(part, bytes) else empty for part in parts))
+    stored, empty = bytearray(), bytes(PRINT.itemsize)
+    for part in scan(sources, refs, fingerprint, workers=workers, title="comparing images"):
+        stored += part if isinstance(part, bytes) else empty
+    _save(path, stored)
 
 
 def _save(path: Path, stored: bytes | bytearray) -> None:

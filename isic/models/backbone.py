@@ -1,7 +1,8 @@
-"""timm backbones by name, and what they were made for: input side, mean, std.
+"""Backbones by name, and what they were made for: input side, mean, std.
 
-Weights come from the hub (`pretrained=True`), from a file or folder that the user brought, or from
-nowhere. Only state dicts are read; a pickle runs nothing (`weights_only=True`).
+A name is timm's, `cancernet_sca` (isic.models.cancernet, registered with timm), or `hf:FOLDER`
+(isic.models.hf). Weights come from the hub (`pretrained=True`), from a file or folder that the user
+brought (isic.models.weights), or from nowhere.
 Trap: timm loads leniently where the head is left out, so that weights of another architecture are
 dropped in silence; given weights are therefore loaded strictly, without their classifier.
 """
@@ -18,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from isic.errors import CheckpointError, ConfigError
+from isic.models.hf import CONFIG, PREFIX, PROCESSOR, config_of, create_hf, needed
+from isic.models.weights import as_plain_vit, first_line, read_weights
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.pt")
-OURS = "network.backbone."  # how a checkpoint of this framework names a backbone's weights
 HUB_TIMEOUT = 5  # seconds
 
 
@@ -40,16 +41,31 @@ def input_spec(name: str, *, weights: bool | str = False) -> InputSpec:
     """The spec in a given model folder, else in timm's `pretrained_cfg`; no network is used.
 
     Raises:
-        ConfigError: No such backbone; names the nearest ones.
+        ConfigError: No such backbone; names the nearest ones. Or a file that its folder lacks.
     """
+    if name.startswith(PREFIX):
+        return _spec_of_hf(name)
     cfg = timm_config(name)
     spec = InputSpec(int(cfg.input_size[-1]), tuple(cfg.mean), tuple(cfg.std)) if cfg else IMAGENET
     return _spec_in_folder(Path(weights), spec) if isinstance(weights, str) else spec
 
 
+def _spec_of_hf(name: str) -> InputSpec:
+    """What the folder's processor says; of a config alone its image size."""
+    plain = config_of(name)
+    size = plain.get("vision_config", plain).get("image_size", IMAGENET.size)
+    default = InputSpec(
+        int(size[0] if isinstance(size, list) else size), IMAGENET.mean, IMAGENET.std
+    )
+    folder = name.removeprefix(PREFIX)
+    if folder.startswith("{"):
+        return default
+    return _spec_in_folder(needed(Path(folder), PROCESSOR).parent, default)
+
+
 def _spec_in_folder(folder: Path, default: InputSpec) -> InputSpec:
     """What `preprocessor_config.json` (transformers) or `config.json` (timm) says, if anything."""
-    processor, model = folder / "preprocessor_config.json", folder / "config.json"
+    processor, model = folder / PROCESSOR, folder / CONFIG
     try:
         if processor.is_file():
             found = json.loads(processor.read_text())
@@ -69,8 +85,7 @@ def _spec_in_folder(folder: Path, default: InputSpec) -> InputSpec:
 
 def timm_config(name: str) -> Any:
     """timm's `pretrained_cfg` of a backbone, or None where it has none; refuses unknown names."""
-    import timm
-
+    timm = _timm()
     architecture = name.partition(".")[0]
     if timm.is_model(architecture):
         try:
@@ -84,25 +99,37 @@ def timm_config(name: str) -> Any:
     raise ConfigError(f"model.backbone: timm has no model {name!r}.{hint}")
 
 
+def _timm() -> Any:
+    """timm, with this package's own architectures among its names."""
+    import timm
+
+    import isic.models.cancernet  # noqa: F401  registers itself
+
+    return timm
+
+
 def create_backbone(
     name: str, *, pretrained: bool | str, image_size: int, drop_path: float = 0.0
 ) -> nn.Module:
-    """A timm model without head: `forward(image (B, 3, H, W)) -> (B, num_features)`.
+    """A model without head: `forward(image (B, 3, H, W)) -> (B, num_features)`.
 
     Raises:
         ConfigError: Unknown name, weights that cannot be had, or a side that the model cannot take.
         CheckpointError: Weights that cannot be read or belong to another architecture.
     """
-    import timm
-
-    cfg = timm_config(name)
+    if name.startswith(PREFIX):
+        return create_hf(name, pretrained=pretrained, image_size=image_size, drop_path=drop_path)
+    timm, cfg = _timm(), timm_config(name)
     if pretrained is True and not (cfg and (cfg.hf_hub_id or cfg.url)):
         raise ConfigError(f"model.pretrained: timm has no weights of {name}; set it to false")
     arguments: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path or None}
     if getattr(cfg, "fixed_input_size", False):
         arguments["img_size"] = image_size
     if isinstance(pretrained, str):
-        arguments["pretrained_cfg_overlay"] = _overlay(read_weights(Path(pretrained)), cfg)
+        state = read_weights(Path(pretrained))
+        if timm.models.is_model_in_modules(name.partition(".")[0], ["vision_transformer"]):
+            state = as_plain_vit(state)
+        arguments["pretrained_cfg_overlay"] = _overlay(state, cfg)
     try:
         with _hub_or_its_cache(pretrained is True):
             backbone: Any = timm.create_model(name, pretrained=bool(pretrained), **arguments)
@@ -112,38 +139,6 @@ def create_backbone(
         backbone.pretrained_cfg.pop("state_dict")  # else every copy of the model copies it too
     _check_patches(backbone, name, image_size)
     return backbone  # type: ignore[no-any-return]
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file or folder: timm's, torch's, safetensors, or our own checkpoint's.
-
-    Raises:
-        CheckpointError: Not a file of plain tensors.
-    """
-    from timm.models import load_state_dict
-
-    file = weight_file(path)
-    try:
-        state: dict[str, Tensor] = load_state_dict(str(file), weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"model.pretrained: {file} cannot be read as a file of plain tensors "
-            f"(weights_only=True): {_first_line(error)}"
-        ) from None
-    return {k.removeprefix(OURS): v for k, v in state.items() if k.startswith(OURS)} or state
-
-
-def weight_file(path: Path) -> Path:
-    """The file itself, or the weight file in a folder."""
-    if not path.exists():
-        raise ConfigError(f"model.pretrained: no such file or folder: {path.resolve()}")
-    if path.is_file():
-        return path
-    found = [path / name for name in WEIGHT_FILES if (path / name).exists()]
-    found = found or sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pth"))
-    if found:
-        return found[0]
-    raise ConfigError(f"model.pretrained: {path.resolve()} holds none of {', '.join(WEIGHT_FILES)}")
 
 
 def n_features(backbone: nn.Module, *, name: str, image_size: int) -> int:
@@ -158,7 +153,7 @@ def n_features(backbone: nn.Module, *, name: str, image_size: int) -> int:
     except (AssertionError, RuntimeError, ValueError) as error:
         made_for = input_spec(name).size
         raise ConfigError(
-            f"data.image_size: {name} cannot take {image_size} px ({_first_line(error)}); it was "
+            f"data.image_size: {name} cannot take {image_size} px ({first_line(error)}); it was "
             f"made for {made_for}, and most sides that are multiples of 32 will do"
         ) from None
     finally:
@@ -212,7 +207,7 @@ def _explained(error: Exception, name: str, pretrained: bool | str, cfg: Any) ->
     if "drop_path_rate" in str(error):
         return ConfigError(f"model.drop_path: {name} has no stochastic depth; set it to 0")
     if not pretrained:
-        return ConfigError(f"model.backbone: timm cannot build {name}: {_first_line(error)}")
+        return ConfigError(f"model.backbone: timm cannot build {name}: {first_line(error)}")
     if isinstance(pretrained, str):
         lines = [line[:300] for line in str(error).splitlines()[:4]]
         return CheckpointError(
@@ -224,7 +219,3 @@ def _explained(error: Exception, name: str, pretrained: bool | str, cfg: Any) ->
         f"(hf download {cfg.hf_hub_id} --local-dir DIR), then model.pretrained=DIR; or "
         "model.pretrained=false to train from scratch."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

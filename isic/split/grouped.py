@@ -1,145 +1,166 @@
-"""Labelled train rows -> folds that keep a patient together and give each fold every class.
+"""Labelled train rows -> folds that keep a group together and are alike in three ways.
 
-A greedy deal in the spirit of scikit-learn's StratifiedGroupKFold: groups that hold the rarest
-class first, big ones before small ones, each to the fold that lacks it most. Groups of like size
-are shuffled by the seed; 401,059 rows take about a second.
-Unit: row = image; group = patient, else lesion, else the image itself.
+Deotte's triple stratification (SIIM-ISIC 2020, Kaggle discussion 165526): no group in two folds,
+equal shares of each class, and as many groups of each size. Groups that hold the rarest class go
+first, big ones before small ones, in rounds: each fold gets one of a round, that which levels most.
+Groups of like size are shuffled by the seed; 401,059 rows take a second.
+Unit: row = image or lesion; group = what `isic.split.groups` ties together.
 Trap: StratifiedGroupKFold silently returns folds without a positive; here that is repaired by
 moving groups, or refused with the shortfall named.
 """
 
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from isic.errors import ConfigError, DataError
+from isic.split.groups import Groups, Ints, count_groups, group_of, labelled
+from isic.split.levelling import level_rows
+from isic.split.split_file import NEVER, TRAINS
 
 log = logging.getLogger(__name__)
 
-Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
-@dataclass
-class Groups:
-    """The groups of a table's labelled train rows, sorted by name.
-
-    of_row: int64 (rows,), the position of each row's group.
-    counts: int64 (groups, classes), rows of each class.
-    classes: The target values that occur.
-    """
-
-    rows: pd.Index
-    names: list[str]
-    of_row: Ints
-    counts: Ints
-    classes: list[int]
-
-    def key_class(self) -> Ints:
-        """Each group's rarest class, by the number of groups that hold it. (groups,)"""
-        held = (self.counts > 0).sum(axis=0)
-        # A class that a group lacks must never be its rarest.
-        rank = np.where(self.counts > 0, held, np.iinfo(np.int64).max)
-        return np.asarray(rank.argmin(axis=1), dtype=np.int64)
-
-
-def group_of(table: pd.DataFrame) -> pd.Series:
-    """Name each row's group: its patient, else its lesion, else the image itself."""
-    group = table["image_id"].astype("object")
-    for column in ("lesion_id", "patient_id"):
-        if column in table:
-            known = table[column].notna()
-            group = group.mask(known, table[column].astype("object"))
-    return group.rename("group")
-
-
-def assign_folds(table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0) -> pd.Series:
+def assign_folds(
+    table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0, group: pd.Series | None = None
+) -> pd.Series:
     """Deal the labelled train rows into folds 0..n_folds-1: int64, on those rows' index labels.
 
-    The same rows in another order get the same folds. Raises DataError where a fold would hold
-    one class only; with more than two classes a rare one that cannot reach every fold is logged.
+    Rows with `duplicate_of` get -1 (never used), `external` ones -2 (train in every fold); neither
+    counts when folds are levelled. The same rows in another order get the same folds.
+
+    group: Name of each row's group, where it is known already.
+
+    Raises:
+        DataError: A fold would hold one class only; with more than two classes, a rare one that
+            cannot reach every fold is logged.
     """
     if n_folds < 2:
         raise ConfigError(f"split.n_folds must be 2 or more, got {n_folds}; use fold=all for one")
-    groups = labelled_groups(table)
+    rows = labelled(table)
+    if group is None:
+        group = group_of(rows)
+    fold = fixed_folds(rows)
+    groups = count_groups(rows[fold == 0], group)
+    fold.loc[groups.rows] = deal_groups(groups, n_folds=n_folds, seed=seed)[groups.of_row]
+    return fold
+
+
+def fixed_folds(rows: pd.DataFrame) -> pd.Series:
+    """-1 for copies of another row, -2 for external rows, 0 for those to be dealt; as int64."""
+    fold = pd.Series(0, index=rows.index, name="fold", dtype=np.int64)
+    if "external" in rows:
+        fold[rows["external"].astype("boolean").fillna(False).to_numpy(dtype=bool)] = TRAINS
+    if "duplicate_of" in rows:
+        copy = rows["duplicate_of"].astype("string").fillna("") != ""
+        fold[copy.to_numpy(dtype=bool)] = NEVER
+    if not (fold == 0).any():
+        raise DataError(
+            f"folds need rows of the archive's own, got {len(fold)} labelled train rows that are "
+            "all copies (duplicate_of) or external; add rows, or train with fold=all"
+        )
+    return fold
+
+
+def deal_groups(groups: Groups, *, n_folds: int, seed: int) -> Ints:
+    """The fold of each group (groups,). Raises DataError where a fold would hold one class."""
     if len(groups.names) < n_folds:
         raise DataError(
             f"{n_folds} folds need as many groups (patients, lesions or images), got "
             f"{len(groups.names)}; lower split.n_folds"
         )
-    fold_of_group = _deal(groups, n_folds=n_folds, seed=seed)
-    _repair(groups, fold_of_group, n_folds=n_folds)
-    _check_classes(groups, fold_of_group, n_folds=n_folds)
-    return pd.Series(fold_of_group[groups.of_row], index=groups.rows, name="fold")
-
-
-def labelled_groups(table: pd.DataFrame) -> Groups:
-    """Group the rows that a fold can hold: train rows with a target.
-
-    A table without `split` is taken as train rows throughout. Raises DataError when none is left.
-    """
-    usable = table["target"].notna()
-    if "split" in table:
-        usable &= table["split"] == "train"
-    rows = table[usable]
-    if rows.empty:
-        raise DataError("a split needs labelled train rows, got none; check the train table")
-    # Sorted names make the codes, and so the deal, independent of the row order.
-    codes, names = pd.factorize(group_of(rows), sort=True)
-    target, classes = pd.factorize(rows["target"].to_numpy(dtype=np.int64), sort=True)
-    shape = (len(names), len(classes))
-    flat = np.bincount(codes * len(classes) + target, minlength=shape[0] * shape[1])
-    return Groups(
-        rows=rows.index,
-        names=[str(n) for n in names],
-        of_row=codes.astype(np.int64),
-        counts=flat.reshape(shape).astype(np.int64),
-        classes=[int(c) for c in classes],
-    )
-
-
-def _deal(groups: Groups, *, n_folds: int, seed: int) -> Ints:
-    """Hand out the groups of the rarest class first; returns the fold of each group.
-
-    Groups of one rarest class go in falling order of size, so that the last and smallest ones
-    level what the big ones left uneven.
-    """
-    counts, key = groups.counts, groups.key_class()
-    size = counts.sum(axis=1)
-    fold = np.full(len(size), -1, dtype=np.int64)
-    total = [0] * n_folds
-    held = np.zeros((n_folds, counts.shape[1]), dtype=np.int64)
-    order = np.random.default_rng(seed).permutation(len(size))
-    rarest_first = np.argsort((counts > 0).sum(axis=0), kind="stable")
-    # A common class can be levelled with what is left; a rare one has few groups to choose from.
-    for c in rarest_first.tolist():
-        chosen = order[key[order] == c]
-        # Exact sizes would leave the seed nothing to shuffle among patients: half octaves do.
-        bucket = np.floor(2 * np.log2(size[chosen] + counts[chosen, c] * len(size)))
-        chosen = chosen[np.argsort(-bucket, kind="stable")]
-        # The commonest class follows the row count; the others are levelled by their own.
-        level_rows = c == rarest_first[-1]
-        of_class = held[:, c].tolist()
-        for g, n_class, n_rows in zip(
-            chosen.tolist(), counts[chosen, c].tolist(), size[chosen].tolist(), strict=True
-        ):
-            f = _neediest(of_class, total, level_rows=level_rows)
-            fold[g] = f
-            of_class[f] += n_class
-            total[f] += n_rows
-        for f in range(n_folds):
-            held[f] = counts[fold == f].sum(axis=0)
+    fold = _deal(groups, n_folds=n_folds, seed=seed)
+    _repair(groups, fold, n_folds=n_folds)
+    level_rows(groups, fold, n_folds=n_folds)
+    _check_classes(groups, fold, n_folds=n_folds)
     return fold
 
 
-def _neediest(of_class: list[int], total: list[int], *, level_rows: bool) -> int:
-    """Choose the fold that lacks the class, then the one with least of it or fewest rows."""
-    keys = [
-        (int(n > 0) if level_rows else n, rows) for n, rows in zip(of_class, total, strict=True)
-    ]
-    return keys.index(min(keys))
+def by_size(groups: Groups, chosen: Ints, c: int) -> Ints:
+    """Order `chosen` by falling numbers of class `c`, then of rows, in half octaves.
+
+    Exact sizes would leave the seed nothing to shuffle among patients.
+    """
+    of_class = half_octave(groups.counts[chosen, c])
+    return chosen[np.lexsort((-half_octave(groups.size[chosen]), -of_class))]
+
+
+def half_octave(numbers: Ints) -> Ints:
+    """Twice the logarithm to base 2, rounded down: 1, 2 and 3 stand alone, 4 with 5, 6 with 7."""
+    return np.asarray(np.floor(2 * np.log2(np.maximum(numbers, 1))), dtype=np.int64)
+
+
+def rarest_first(groups: Groups) -> list[int]:
+    """Class positions by the number of groups that hold them."""
+    holders = (groups.counts > 0).sum(axis=0)
+    return [int(c) for c in np.argsort(holders, kind="stable")]
+
+
+def _deal(groups: Groups, *, n_folds: int, seed: int) -> Ints:
+    """Hand out the groups, those of the rarest class first; returns the fold of each.
+
+    How many a fold gets levels their class, and with the commonest the number of groups; which
+    ones it gets levels all classes and the rows.
+    """
+    key = groups.key_class()
+    amounts = np.column_stack([groups.counts, groups.size]).astype(np.float64)
+    # In units of a typical group, so that a rare class weighs as much as the rows do.
+    amounts /= amounts.sum(axis=0) / (amounts > 0).sum(axis=0)
+    fold = np.full(len(key), -1, dtype=np.int64)
+    have, number = np.zeros((n_folds, amounts.shape[1])), np.zeros(n_folds)
+    order = np.random.default_rng(seed).permutation(len(key))
+    classes = rarest_first(groups)
+    for c in classes:
+        chosen = by_size(groups, order[key[order] == c], c)
+        bucket = half_octave(groups.counts[chosen, c])
+        last = c == classes[-1]
+        parts = [chosen] if last else np.split(chosen, np.flatnonzero(np.diff(bucket)) + 1)
+        for part in (p for p in parts if len(p)):
+            level = number if last else have[:, c] / amounts[part, c].mean()
+            quota = _quotas(level, len(part), tie=number)
+            _hand_out(part, quota, amounts, have, fold)
+            number += quota
+    return fold
+
+
+def _quotas(level: Floats, n: int, *, tie: Floats) -> Ints:
+    """How many of `n` each fold gets for `level + quota` to be even. (folds,)"""
+    # Filled up like water: folds above the surface get none.
+    ascending = np.sort(level)
+    surface = (np.cumsum(ascending) + n) / np.arange(1, len(level) + 1)
+    wet = int((surface > ascending).sum())
+    quota: Ints = np.asarray(np.maximum(surface[wet - 1] - level, 0), dtype=np.int64)
+    while quota.sum() < n:
+        quota[np.lexsort((tie + quota, np.round(level + quota, 6)))[0]] += 1
+    return quota
+
+
+def _hand_out(part: Ints, quota: Ints, amounts: Floats, have: Floats, fold: Ints) -> None:
+    """Give each fold its quota of `part`, in rounds of neighbours: at most one a fold and round.
+
+    Who gets which is what levels most of what the folds `have`, which is brought up to date.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if (amounts[part] == amounts[part[0]]).all():
+        # An archive without patients is 401,059 groups of one image: nothing to choose.
+        fold[part] = np.repeat(np.arange(len(quota)), quota)
+        have += quota[:, None] * amounts[part[0]]
+        return
+    n_rounds, start = int(quota.max()), 0
+    for r in range(n_rounds):
+        folds = np.flatnonzero((r + 1) * quota // n_rounds > r * quota // n_rounds)
+        these = part[start : start + len(folds)]
+        # The change of the sum of squares is linear in a group's amounts, but for a constant.
+        cost = amounts[these] @ (have[folds] - have.mean(axis=0)).T
+        taken = folds[linear_sum_assignment(cost)[1]]
+        fold[these] = taken
+        have[taken] += amounts[these]
+        start += len(folds)
 
 
 def _repair(groups: Groups, fold: Ints, *, n_folds: int) -> None:
@@ -195,31 +216,3 @@ def _check_classes(groups: Groups, fold: Ints, *, n_folds: int) -> None:
             )
         if absent:
             log.warning("fold %d of %d holds no %s", f, n_folds, named)
-
-
-def subsample_groups(
-    table: pd.DataFrame, fold: pd.Series, *, fraction: float, seed: int
-) -> pd.Series:
-    """Choose about `fraction` of the rows as whole groups: bool on the index of `fold`.
-
-    Stratified by fold and by each group's rarest class, at least one group of each, so that no
-    fold loses a class. A smaller fraction with the same seed is a subset of a larger one.
-    """
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"data.fraction must be above 0 and at most 1, got {fraction}")
-    groups = labelled_groups(table.loc[fold.index])
-    size = groups.counts.sum(axis=1)
-    fold_of_group = np.zeros(len(size), dtype=np.int64)
-    fold_of_group[groups.of_row] = fold.loc[groups.rows].to_numpy()
-    stratum = fold_of_group * len(groups.classes) + groups.key_class()
-    order = np.random.default_rng(seed).permutation(len(size))
-    kept = np.zeros(len(size), dtype=bool)
-    for s in np.unique(stratum):
-        members = order[stratum[order] == s]
-        # A group is kept where its middle row lies within the share: the nearest whole number.
-        middle = np.cumsum(size[members]) - size[members] / 2
-        kept[members[middle <= fraction * size[members].sum()]] = True
-        # One huge first group could leave a stratum empty.
-        kept[members[0]] = True
-    mask = pd.Series(kept[groups.of_row], index=groups.rows, name="kept")
-    return mask.reindex(fold.index, fill_value=False)

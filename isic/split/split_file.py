@@ -1,8 +1,9 @@
-"""The split as a file: `image_id,group,fold`, one line per labelled train row, sorted by id.
+"""The split as a file: `image_id,group,fold`, one line a labelled train sample, sorted by id.
 
 Every consumer reads this file, so that image models and stackers cannot disagree; its hash goes
 into each checkpoint and predictions table.
-Fold: 0..k-1; -1 = never used; -2 = trains in every fold and never validates.
+Fold: 0..k-1; -1 = never used; -2 = trains in every fold and never validates; an empty cell = held
+out of everything, -3 in memory.
 Trap: with `fraction` below 1 the file holds the kept rows only, in the folds of the full split.
 """
 
@@ -13,9 +14,9 @@ import pandas as pd
 
 from isic.errors import DataError, first_five
 from isic.runs import write_text
-from isic.split.grouped import group_of
 
 COLUMNS = ["image_id", "group", "fold"]
+NEVER, TRAINS, HELD_OUT = -1, -2, -3
 
 
 def split_path(
@@ -24,48 +25,86 @@ def split_path(
     archive: str,
     method: str,
     n_folds: int,
-    seed: int,
-    index_hash: str,
+    seed: int | None,
+    content: str,
+    holdout: float = 0.0,
     fraction: float = 1.0,
 ) -> Path:
-    """Say where a split lies: `splits/<archive>-<method>-k<k>-seed<s>-<hash>[-f0.1].csv`."""
-    name = f"{archive}-{method}-k{n_folds}-seed{seed}-{index_hash[:6]}"
+    """`splits/<archive>-<method>-k<k>-seed<s>-<content>[-h0.15][-f0.1].csv`.
+
+    seed: None where none was used.
+    content: Hash of what decides the folds; its first six digits are in the name.
+    """
+    dealt = "" if seed is None else f"-seed{seed}"
+    name = f"{archive}-{method}-k{n_folds}{dealt}-{content[:6]}"
+    if holdout > 0:
+        name += f"-h{holdout:g}"
     if fraction < 1:
         name += f"-f{fraction:g}"
     return Path(runs_root) / "splits" / f"{name}.csv"
 
 
-def write_split(path: Path, table: pd.DataFrame, fold: pd.Series) -> None:
-    """Write the rows of `fold`, atomically: a reader sees the whole file or none."""
-    rows = table.loc[fold.index]
+def write_split(path: Path, rows: pd.DataFrame, fold: pd.Series, group: pd.Series) -> None:
+    """Write the rows of `fold`, atomically: a reader sees the whole file or none.
+
+    rows, group: `image_id` and group name on index labels that include those of `fold`.
+    """
+    cell = fold.astype("int64").astype("string").mask(fold == HELD_OUT, "")
     frame = pd.DataFrame(
-        {"image_id": rows["image_id"], "group": group_of(rows), "fold": fold.astype("int64")}
+        {
+            "image_id": rows.loc[fold.index, "image_id"],
+            "group": group.loc[fold.index],
+            "fold": cell,
+        }
     ).sort_values("image_id")
     write_text(Path(path), frame.to_csv(index=False, lineterminator="\n"))
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """A CSV's cells as text; Raises DataError where there is none or it is no table."""
+    if not path.is_file():
+        raise DataError(f"no split file {path.absolute()}; check split.file, or leave it unset")
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a split file: {error}") from error
 
 
 def read_split(path: Path) -> pd.DataFrame:
     """Read `image_id, group` (str) and `fold` (int64). Raises DataError with what is wrong."""
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"no split file {path.absolute()}; check split.file, or leave it unset")
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a split file: {error}") from error
+    frame = read_cells(path)
     if missing := [c for c in COLUMNS if c not in frame]:
         raise DataError(
-            f"{path} must hold the columns {', '.join(COLUMNS)}, lacks {', '.join(missing)}"
+            f"{path} must hold the columns {', '.join(COLUMNS)}, lacks {', '.join(missing)}; "
+            "name other columns in split.columns={image_id: NAME, fold: NAME}"
         )
     twice = frame["image_id"][frame["image_id"].duplicated()]
     if len(twice):
         raise DataError(f"{path} names {len(twice)} image_ids twice: {first_five(twice)}")
-    fold = pd.to_numeric(frame["fold"], errors="coerce")
-    bad = ~(fold >= -2) | (fold % 1 != 0)
+    fold = parse_folds(frame["fold"], frame["image_id"], where=str(path))
+    if (fold < HELD_OUT).any() or ((fold == HELD_OUT) & (frame["fold"] != "")).any():
+        bad = (fold < TRAINS) & (frame["fold"] != "")
+        raise _bad_fold(str(path), frame["fold"][bad], frame["image_id"][bad])
+    return frame[COLUMNS].assign(fold=fold)
+
+
+def parse_folds(cells: pd.Series, ids: pd.Series, *, where: str) -> pd.Series:
+    """Whole numbers, as int64; an empty cell is HELD_OUT. Raises DataError for anything else."""
+    cells = cells.str.strip()
+    fold = pd.to_numeric(cells.mask(cells == "", str(HELD_OUT)), errors="coerce")
+    bad = fold.isna() | (fold % 1 != 0)
     if bad.any():
-        named = first_five(frame["image_id"][bad])
-        raise DataError(f"{path}: fold must be 0, 1, ... (or -1, -2), got others at {named}")
-    return frame[COLUMNS].assign(fold=fold.astype("int64"))
+        raise _bad_fold(where, cells[bad], ids[bad])
+    return fold.astype("int64")
+
+
+def _bad_fold(where: str, cells: pd.Series, ids: pd.Series) -> DataError:
+    got = first_five(repr(c) for c in cells.unique())
+    return DataError(
+        f"{where}: fold must be 0, 1, ... (-1 = never used, -2 = trains in every fold, empty = "
+        f"held out), got {got} in {len(ids)} rows: {first_five(ids)}; correct these cells"
+    )
 
 
 def split_hash(path: Path) -> str:

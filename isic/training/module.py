@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from isic.models.network import LesionNetwork
 from isic.training.epoch_metric import Epoch, EpochLoss, EpochOutputs, Metric
 from isic.training.losses import BinaryCrossEntropy, Objective, probabilities
+from isic.training.mixing import Mixing
 from isic.training.optim import WarmupCosine
 from isic.training.tta import averaged_logits
 
@@ -24,6 +25,7 @@ class LesionClassifier(pl.LightningModule):
 
     network: `forward(batch) -> logits (B, K)`, K = `objective.n_logits(len(classes))`.
     metrics: name -> `(target (N,), probs (N, C)) -> float`, logged as `val/<name>`.
+    mixing: Mixup and cutmix of the training batches; None for none.
     record: Plain facts that travel in the checkpoint under `isic` (config, archive, split).
     """
 
@@ -35,6 +37,7 @@ class LesionClassifier(pl.LightningModule):
         objective: Objective | None = None,
         optim: WarmupCosine | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        mixing: Mixing | None = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -43,6 +46,7 @@ class LesionClassifier(pl.LightningModule):
         self.objective = objective or Objective(BinaryCrossEntropy(), activation="sigmoid")
         self.optim = optim or WarmupCosine(partial(torch.optim.AdamW, lr=3e-4, weight_decay=0.05))
         self.metrics = dict(metrics or {})
+        self.mixing = mixing
         self.record = dict(record or {})
         self.tta = False  # predict the mean over eight flips and turns
         self.epoch_outputs = EpochOutputs()
@@ -55,7 +59,7 @@ class LesionClassifier(pl.LightningModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch; logged where it will be read: a `log` at every step costs time."""
-        loss = self._step(batch, "train")
+        loss = self._step(self._mixed(batch, batch_idx), "train")
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.trainer.global_step + 1) % every == 0:
             self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
@@ -75,6 +79,15 @@ class LesionClassifier(pl.LightningModule):
         else:
             logits = self.network(batch)
         self.epoch_outputs.add(batch, logits)
+
+    def _mixed(self, batch: Mapping[str, Tensor], index: int) -> Mapping[str, Tensor]:
+        """The batch as this step sees it: mixed where and while that is on."""
+        epoch = self.current_epoch
+        if self.mixing is None or not self.mixing.is_on(epoch, epochs=self.trainer.max_epochs):
+            return batch
+        return self.mixing(
+            batch, n_classes=len(self.classes), epoch=epoch, index=index, rank=self.global_rank
+        )
 
     def _step(self, batch: Mapping[str, Tensor], split: str) -> Tensor:
         logits = self.network(batch)  # (B, K)
@@ -135,6 +148,7 @@ class SingleImageClassifier(LesionClassifier):
         objective: Objective | None = None,
         optim: WarmupCosine | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
         objective = objective or Objective(BinaryCrossEntropy(), activation="sigmoid")
         network = LesionNetwork(
@@ -144,5 +158,10 @@ class SingleImageClassifier(LesionClassifier):
             image_size=image_size,
         )
         super().__init__(
-            network, classes=classes, objective=objective, optim=optim, metrics=metrics
+            network,
+            classes=classes,
+            objective=objective,
+            optim=optim,
+            metrics=metrics,
+            mixing=mixing,
         )

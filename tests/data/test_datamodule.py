@@ -9,7 +9,7 @@ from isic.data import ISIC2024DataModule, LesionDataModule
 from isic.data.sampler import NegativeRatioBatches
 from isic.errors import ConfigError, DataError
 from isic.index import isic2024
-from isic.prepare import SplitOptions
+from isic.split import SplitOptions
 from isic.training import SingleImageClassifier
 from tests.archives import TINY
 from tests.test_prepare import rewrite_images

@@ -214,6 +214,23 @@ def test_albumentations_pipeline_follows_its_seed():
     assert (pipeline.dtype, pipeline.min_side) == (np.uint8, 48)
 
 
+def test_albumentations_transforms_draw_apart_from_each_other():
+    """By its own seed both flips come together or not at all: two of four."""
+    image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    flips = [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
+    pipeline = AlbumentationsPipeline(4, transforms=flips)
+    seen = [apply(pipeline, image, seed).tobytes() for seed in range(400)]
+    counts = np.unique(seen, return_counts=True)[1]
+    assert len(counts) == 4
+    assert counts.min() > 60
+    compose = albumentations.Compose(flips)
+    together = set()
+    for seed in range(100):
+        compose.set_random_seed(seed)
+        together.add(compose(image=image)["image"].tobytes())
+    assert len(together) == 2
+
+
 def test_albumentations_normalise_makes_it_float():
     transforms = [albumentations.Resize(32, 32), albumentations.Normalize(MEAN, STD)]
     assert AlbumentationsPipeline(32, transforms=transforms).dtype == np.float32

@@ -57,3 +57,17 @@ def test_a_file_that_is_no_hdf5_is_named(stored, tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"broken\.hdf5"):
         Hdf5Images(path)
+
+
+def test_bytes_read_in_place_are_those_that_hdf5_gives(stored, monkeypatch):
+    names = ["S", "V", "uint8", "chunked", "zipped", "vlen", "vlen_string", "empty", "nul"]
+    in_place = list(read_images(stored[0], names))
+    monkeypatch.setattr(Hdf5Images, "_in_place", lambda self, dataset: None)
+    assert list(read_images(stored[0], names)) == in_place
+
+
+def test_a_file_that_begins_with_a_block_of_the_user_is_read_too(tmp_path, tile):
+    path = tmp_path / "user.hdf5"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["S"] = np.bytes_(tile(5))
+    assert list(read_images(path, ["S"])) == [tile(5)]

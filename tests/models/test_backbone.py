@@ -12,7 +12,8 @@ import torch
 from huggingface_hub import constants
 
 from isic.errors import CheckpointError, ConfigError
-from isic.models.backbone import IMAGENET, create_backbone, input_spec, read_weights, weight_file
+from isic.models.backbone import IMAGENET, create_backbone, input_spec
+from isic.models.weights import read_weights, weight_file
 from isic.training.checkpoint import read
 from tests.archives import TINY
 

@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from isic.errors import ConfigError, DataError
-from isic.split.grouped import (
-    _repair,
-    assign_folds,
-    group_of,
-    labelled_groups,
-    subsample_groups,
-)
+from isic.split.grouped import _repair, assign_folds
+from isic.split.groups import count_groups, group_of, labelled
 
 
 def make_table(patient: list[int], target: list[int]) -> pd.DataFrame:
@@ -113,7 +108,7 @@ def test_every_fold_gets_a_positive_where_scikit_learn_leaves_one_without() -> N
 
 def test_a_move_repairs_a_fold_that_lacks_a_class() -> None:
     table = make_table([0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 1, 1])
-    groups = labelled_groups(table)
+    groups = count_groups(labelled(table), group_of(table))
     fold = np.array([0, 0, 1, 1, 1, 1])
     _repair(groups, fold, n_folds=2)
     assert (table.groupby(fold)["target"].nunique() == 2).all()
@@ -132,17 +127,6 @@ def test_without_patients_each_image_is_its_own_group() -> None:
     fold = assign_folds(table)
     assert fold.value_counts().tolist() == [100] * 5
     assert table["target"].groupby(fold).sum().tolist() == [10] * 5
-
-
-def test_group_is_patient_else_lesion_else_image() -> None:
-    table = pd.DataFrame(
-        {
-            "image_id": ["a", "b", "c"],
-            "lesion_id": ["L", "L", None],
-            "patient_id": ["P", None, None],
-        }
-    )
-    assert group_of(table).tolist() == ["P", "L", "c"]
 
 
 def test_test_rows_and_unlabelled_rows_have_no_fold() -> None:
@@ -179,23 +163,3 @@ def test_a_rare_class_among_many_is_logged_not_refused(caplog: pytest.LogCapture
     fold = assign_folds(table, n_folds=3)
     assert "holds no target 2 (in 2 groups of 30)" in caplog.text
     assert fold.nunique() == 3
-
-
-@pytest.mark.parametrize("fraction", [0.1, 0.5, 1.0])
-def test_a_fraction_keeps_whole_groups_of_each_fold_and_class(fraction: float) -> None:
-    table = archive_like()
-    fold = assign_folds(table)
-    kept = subsample_groups(table, fold, fraction=fraction, seed=0)
-    assert (kept.groupby(table["patient_id"]).nunique() == 1).all()
-    assert abs(kept.mean() - fraction) < 0.05
-    assert (table[kept].groupby(fold[kept])["target"].nunique() == 2).all()
-    assert fold[kept].nunique() == 5
-
-
-def test_a_smaller_fraction_is_part_of_a_larger_one() -> None:
-    table = archive_like(5_000, 100, 40)
-    fold = assign_folds(table)
-    small, large = (subsample_groups(table, fold, fraction=f, seed=0) for f in (0.2, 0.6))
-    assert (small <= large).all()
-    with pytest.raises(ConfigError, match="fraction"):
-        subsample_groups(table, fold, fraction=0.0, seed=0)

@@ -9,7 +9,14 @@ from torch import nn
 from torch.nn import functional
 
 from isic.errors import ConfigError
-from isic.training.losses import BinaryCrossEntropy, FocalLoss, Objective, one_hot, probabilities
+from isic.training.focal import AsymmetricLoss, FocalLoss
+from isic.training.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Objective,
+    one_hot,
+    probabilities,
+)
 
 LOGITS = torch.tensor([[-3.0], [-0.5], [0.25], [2.0], [6.0]])
 TARGET = torch.tensor([0, 1, 1, 0, 1])
@@ -58,8 +65,154 @@ def test_a_given_weight_is_kept():
     assert loss.pos_weight == [5.0]
 
 
-def test_the_weight_is_no_buffer_that_ema_would_average():
-    assert not list(BinaryCrossEntropy(pos_weight="balanced").buffers())
+@pytest.mark.parametrize(
+    "loss", [BinaryCrossEntropy(pos_weight="balanced"), CrossEntropy(balance="inverse")]
+)
+def test_the_weight_is_no_buffer_that_ema_would_average(loss):
+    loss.balance([90, 10])
+    loss(torch.zeros(2, 2), torch.eye(2))
+    assert not [*loss.buffers(), *loss.parameters()]
+    assert not loss.state_dict()
+
+
+def test_power_and_clip_of_the_balanced_weight():
+    loss = BinaryCrossEntropy(pos_weight="balanced", power=0.5, clip=20)
+    loss.balance([9000, 990, 10])
+    assert loss.pos_weight == pytest.approx([(1 / 9) ** 0.5, (9010 / 990) ** 0.5, 20])
+
+
+def test_weighted_positives_are_torchs():
+    logits, target = torch.randn(8, 3), torch.rand(8, 3)
+    loss = BinaryCrossEntropy(pos_weight="balanced")
+    loss.balance([60, 30, 10])
+    expected = functional.binary_cross_entropy_with_logits(
+        logits, target, pos_weight=torch.tensor(loss.pos_weight)
+    )
+    assert torch.allclose(loss(logits, target), expected)
+
+
+def test_a_class_without_a_training_row_is_not_learnt_as_frequent():
+    """With torch's order, weight after smoothing, the ninth class of ISIC 2019 ends at 0.999."""
+    loss = BinaryCrossEntropy(pos_weight="balanced", label_smoothing=0.1)
+    loss.balance([20_000, 5_000, 0])
+    assert loss.pos_weight == pytest.approx([0.25, 4, 4])
+    target = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+    logits = torch.zeros(2, 3, requires_grad=True)
+    for _ in range(500):
+        (grad,) = torch.autograd.grad(loss(logits, target), logits)
+        logits = (logits - 20 * grad).detach().requires_grad_()
+    assert logits.sigmoid()[:, 2].tolist() == pytest.approx([0.05, 0.05], abs=1e-3)
+    naive = functional.binary_cross_entropy_with_logits
+    weights = torch.tensor([0.25, 4.0, 25_000.0])
+    best = torch.tensor([0.999]).logit()
+    assert naive(best, torch.tensor([0.05]), pos_weight=weights[2:]) < naive(
+        torch.tensor([0.05]).logit(), torch.tensor([0.05]), pos_weight=weights[2:]
+    )
+
+
+@pytest.mark.parametrize("counts", [[5, 0], [0, 5], [0, 0], [0, 0, 7]])
+def test_nothing_to_balance_leaves_every_weight_at_one(counts):
+    loss = BinaryCrossEntropy(pos_weight="balanced")
+    loss.balance(counts)
+    assert set(loss.pos_weight) == {1.0}
+
+
+def test_a_weight_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="expected above 0 or balanced, got 0"):
+        BinaryCrossEntropy(pos_weight=0)
+
+
+def asymmetric_by_hand(p, *, gamma_neg, gamma_pos, margin):
+    """Loss of a positive and of a negative of probability p."""
+    low = max(p - margin, 0)
+    return -((1 - p) ** gamma_pos) * math.log(p), -(low**gamma_neg) * math.log(1 - low)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.049, 0.3, 0.99])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gamma_neg": 4, "gamma_pos": 0, "margin": 0.05},
+        {"gamma_neg": 2, "gamma_pos": 1, "margin": 0},
+    ],
+)
+def test_asymmetric_by_hand(p, options):
+    loss, logit = AsymmetricLoss(**options), torch.tensor([[math.log(p / (1 - p))]])
+    values = [loss(logit, torch.tensor([[t]])).item() for t in (1.0, 0.0)]
+    assert values == pytest.approx(asymmetric_by_hand(p, **options), rel=1e-4, abs=1e-9)
+
+
+def test_asymmetric_without_asymmetry_is_focal_and_without_focus_cross_entropy():
+    target = one_hot(TARGET, 1).float()
+    same = AsymmetricLoss(gamma_neg=2, gamma_pos=2, margin=0)
+    assert torch.allclose(same(LOGITS, target), FocalLoss(gamma=2, alpha=None)(LOGITS, target))
+    plain = AsymmetricLoss(gamma_neg=0, gamma_pos=0, margin=0)
+    expected = functional.binary_cross_entropy_with_logits(LOGITS, target)
+    assert torch.allclose(plain(LOGITS, target), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 4.0])
+def test_asymmetric_has_a_gradient_where_the_network_is_sure(gamma):
+    logits = torch.tensor([[200.0], [-200.0], [40.0], [-2.9444]], requires_grad=True)
+    loss = AsymmetricLoss(gamma_neg=gamma, gamma_pos=gamma)
+    loss(logits, torch.tensor([[1.0], [0.0], [0.0], [0.0]])).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_without_balance_is_torchs(smoothing):
+    logits, target = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 1, 0])
+    loss = CrossEntropy(label_smoothing=smoothing)
+    loss.balance([1, 2, 3, 4])
+    expected = functional.cross_entropy(logits, target, label_smoothing=smoothing)
+    assert torch.equal(loss(logits, target), expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_balanced_cross_entropy_by_hand(smoothing):
+    logits, target = torch.randn(10, 3), torch.tensor([0] * 6 + [1] * 3 + [2])
+    loss = CrossEntropy(balance="inverse", label_smoothing=smoothing)
+    loss.balance([6, 3, 1])
+    each = functional.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+    per_class = torch.stack([each[target == c].mean() for c in range(3)])
+    assert torch.allclose(loss(logits, target), per_class.mean())  # every class counts the same
+    halves = (loss(logits[:5], target[:5]) + loss(logits[5:], target[5:])) / 2
+    assert torch.allclose(halves, loss(logits, target))  # ranks add up, torch's do not
+
+
+def test_label_smoothing_follows_the_counts_of_an_absent_class():
+    loss = CrossEntropy(balance="inverse", label_smoothing=0.1)
+    loss.balance([90, 10, 0])
+    target = torch.tensor([0, 1])
+    expected = torch.tensor(loss.class_weight)[target] * functional.cross_entropy(
+        LOGITS.expand(5, 3)[:2], target, label_smoothing=0.1, reduction="none"
+    )
+    assert torch.allclose(loss(LOGITS.expand(5, 3)[:2], target), expected.mean())
+
+
+MIXABLE = {
+    "bce": BinaryCrossEntropy(pos_weight=3.0, label_smoothing=0.1),
+    "focal": FocalLoss(),
+    "asymmetric": AsymmetricLoss(gamma_pos=1),
+    "ce": CrossEntropy(label_smoothing=0.1),
+    "balanced ce": CrossEntropy(balance="inverse"),
+}
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("name", MIXABLE)
+def test_the_loss_of_a_mix_of_labels_is_the_mix_of_their_losses(name, n_classes):
+    activation = "softmax" if "ce" in name.split() else "sigmoid"
+    objective = Objective(MIXABLE[name], activation=activation)
+    objective.balance([40, 30, 20, 10][:n_classes])
+    logits = torch.randn(8, objective.n_logits(n_classes))
+    one, other = torch.randint(n_classes, (2, 8), generator=torch.Generator().manual_seed(1))
+    eye = torch.eye(n_classes)
+    expected = 0.3 * objective(logits, one) + 0.7 * objective(logits, other)
+    mixed = 0.3 * eye[one] + 0.7 * eye[other]
+    assert torch.allclose(objective(logits, mixed), expected, rtol=1e-4)
+    weighted = objective(logits, mixed, torch.ones(8))
+    assert torch.allclose(weighted, expected, rtol=1e-4)
 
 
 def test_label_smoothing_by_hand():
@@ -116,7 +269,10 @@ WEIGHTED = {
     "weighted ce": Objective(
         nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0, 0.5])), activation="softmax"
     ),
+    "asymmetric": Objective(AsymmetricLoss(), activation="sigmoid"),
+    "balanced ce": Objective(CrossEntropy(balance="inverse"), activation="softmax"),
 }
+WEIGHTED["balanced ce"].balance([6, 3, 1])
 
 
 @pytest.mark.parametrize("name", WEIGHTED)

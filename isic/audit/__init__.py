@@ -1,0 +1,1 @@
+"""What is odd or wrong with an archive, said before anything is trained on it (`isic check`)."""

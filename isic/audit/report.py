@@ -1,0 +1,116 @@
+"""What a check found: lines for the screen, `report.md` for people, `fingerprint.json` for code.
+
+The JSON holds facts only and is sorted, so that two of them differ where the archives do; seconds
+and next steps stand in the text.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isic.audit.findings import ODD, RIGHT, WRONG, Finding, Part
+from isic.index.schema import DatasetInfo
+from isic.runs import write_text
+
+FACTS, TEXT = "fingerprint.json", "report.md"
+
+
+@dataclass
+class Report:
+    """The parts of one check, by name, and the seconds that each took."""
+
+    info: DatasetInfo
+    root: Path
+    archive_hash: str
+    parts: dict[str, Part] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What is right, then odd, then wrong: the last lines are read first."""
+        found = [f for part in self.parts.values() for f in part.findings]
+        return [f for state in (RIGHT, ODD, WRONG) for f in found if f.state == state]
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What makes the command end with 3."""
+        return [f for f in self.findings if f.state == WRONG]
+
+    def facts(self) -> dict[str, Any]:
+        """Everything counted, as plain types."""
+        return {
+            "archive": self.info.name,
+            "archive_hash": self.archive_hash,
+            "license": self.info.license,
+            "citation": self.info.citation,
+            "states": {state: self._count(state) for state in (RIGHT, ODD, WRONG)},
+            **{name: dict(part.facts) for name, part in self.parts.items()},
+        }
+
+    def lines(self) -> list[str]:
+        """What is right and odd, for the screen; what is wrong is the command's error after it."""
+        lines = [f"{self.info.name} in {self.root}"]
+        for f in self.findings:
+            if f.state == WRONG:
+                continue
+            lines.append(f"{f.state:<5}  {f.subject:<10}  {f.text}")
+            if f.todo:
+                lines.append(f"{'':<5}  {'':<10}  -> {f.todo}")
+        lines.append(f"seconds: {self._seconds()}")
+        return [*lines, self._licence()]
+
+    def markdown(self) -> str:
+        """The same as a page, with the columns that tell most."""
+        rows = [
+            f"| {f.state} | {f.subject} | {_cell(f.text)} | {_cell(f.todo)} |"
+            for f in reversed(self.findings)
+        ]
+        return "\n".join(
+            [
+                f"# {self.info.name} {self.archive_hash}",
+                "",
+                f"Folder: `{self.root}`. {self._count(WRONG)} wrong, {self._count(ODD)} odd.",
+                "",
+                "| | what | found | next step |",
+                "|---|---|---|---|",
+                *rows,
+                *_columns(self.parts.get("shortcuts", Part()).facts),
+                "",
+                f"seconds: {self._seconds()}",
+                "",
+                self._licence(),
+                "",
+            ]
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write both files, whole or not at all."""
+        text = json.dumps(self.facts(), indent=1, sort_keys=True, ensure_ascii=False)
+        write_text(folder / FACTS, text + "\n")
+        write_text(folder / TEXT, self.markdown())
+
+    def _licence(self) -> str:
+        cite = f"; cite: {self.info.citation}" if self.info.citation else ""
+        return f"licence: {self.info.license}{cite}"
+
+    def _count(self, state: str) -> int:
+        return sum(f.state == state for f in self.findings)
+
+    def _seconds(self) -> str:
+        return ", ".join(f"{name} {taken:.1f}" for name, taken in self.seconds.items())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _columns(facts: Mapping[str, Any], most: int = 15) -> list[str]:
+    """A table of the columns that guess best."""
+    tried = sorted(facts.get("columns", {}).items(), key=lambda item: -item[1]["auc"])[:most]
+    if not tried:
+        return []
+    head = ["", "Columns that tell a class alone, best first (AUC on groups not seen):", ""]
+    rows = [f"| {name} | {found['class']} | {found['auc']:.3f} |" for name, found in tried]
+    return [*head, "| column | class | AUC |", "|---|---|---|", *rows]
