@@ -147,9 +147,7 @@ class LesionDataModule(pl.LightningDataModule):
     @cached_property
     def positions(self) -> Use:
         """Rows of `train_rows` by use: `train`, `val` (while training), `held_out`."""
-        return use_of(
-            self.train_rows, self.fold, val_negatives=self.val_negatives, seed=self.seed
-        )
+        return use_of(self.train_rows, self.fold, val_negatives=self.val_negatives, seed=self.seed)
 
     def targets(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Class indices of these rows of `train_rows`, -1 where unlabelled."""

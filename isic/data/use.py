@@ -17,9 +17,7 @@ def targets(rows: Rows) -> NDArray[np.int64]:
     return rows.table["target"].fillna(-1).to_numpy(dtype=np.int64)
 
 
-def use_of(
-    rows: Rows, fold: int | str, *, val_negatives: int | None = None, seed: int = 0
-) -> Use:
+def use_of(rows: Rows, fold: int | str, *, val_negatives: int | None = None, seed: int = 0) -> Use:
     """Positions among `rows` by use; rows without a readable image are in none.
 
     `held_out` is the fold, `val` what of it is looked at while training: all positives and a fixed

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
-from isic.index.diagnosis import SHARED, malignancy, shared_classes
+from isic.index.diagnosis import malignancy, shared_classes
+from isic.index.diagnosis_table import SHARED
 from isic.index.schema import LEADING, TRAILING, USE
 
 TARGETS = ("label", "diagnosis", "malignant")

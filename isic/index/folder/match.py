@@ -56,7 +56,7 @@ class Finder:
             raise DataError("\n".join([f"{where} cannot be used:", *faults]))
         ids = pd.Series(safe_ids(cleaned.tolist()), index=values.index, dtype="string")
         missing, made = values[chosen.isna()], values[ids != cleaned.map(_last)]
-        pairs = [f"{name} -> {ids[i]}" for i, name in made.items()]
+        pairs = [f"{name} -> {id}" for name, id in zip(made, ids[made.index], strict=True)]
         notes = {
             f"{len(missing)} of {len(values)} rows have no image file": missing.tolist(),
             f"{len(made)} image names are no ids": pairs,

@@ -50,8 +50,9 @@ def read_text(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} names a column twice: {first_five(twice)}")
     if cells.num_rows < 2:
         raise DataError(f"{path} has a header but no rows")
-    frame = cells.slice(1).to_pandas().set_axis(header, axis=1)
-    return frame.apply(lambda c: c.str.strip().mask(lambda v: v.isin(MISSING))).astype("string")
+    frame: pd.DataFrame = cells.slice(1).to_pandas().set_axis(header, axis=1)
+    text: pd.DataFrame = frame.apply(lambda c: c.str.strip().mask(lambda v: v.isin(MISSING)))
+    return text.astype("string")
 
 
 def to_number(values: pd.Series) -> pd.Series:
@@ -62,5 +63,5 @@ def to_number(values: pd.Series) -> pd.Series:
 
 def plain_text(values: pd.Series) -> pd.Series:
     """Text in the type that the readers' tables have, whatever type of missing it came with."""
-    text = pa.array(values.tolist(), pa.string(), from_pandas=True).to_pandas()
+    text: pd.Series = pa.array(values.tolist(), pa.string(), from_pandas=True).to_pandas()
     return pd.Series(text.to_numpy(), index=values.index, dtype=text.dtype)

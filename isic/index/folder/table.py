@@ -123,11 +123,17 @@ def table_rows(
 def _one_hot(raw: pd.DataFrame) -> list[str]:
     """The columns of 0 and 1 of which each labelled row has one 1; empty where there are none."""
     number = raw.apply(pd.to_numeric, errors="coerce")
-    spread = [c for c in raw if (raw[c].isna() | number[c].isin([0, 1])).all()]
+    spread = [str(c) for c in raw if (raw[c].isna() | number[c].isin([0, 1])).all()]
     labelled = number.loc[raw[spread].notna().any(axis=1), spread]
     if len(spread) > 1 and len(labelled) and (labelled.sum(axis=1) == 1).all():
         return spread
     return []
+
+
+def _hits(finder: Finder, raw: pd.DataFrame, column: str) -> int:
+    """How many of the column's first values name an image."""
+    values: pd.Series = raw[column]
+    return finder.hits(values.dropna().head(MATCHED_ROWS).tolist())
 
 
 def assign_roles(
@@ -154,7 +160,7 @@ def assign_roles(
             continue
         known = [lower[n] for n in names.split() if n in lower]
         if role == "image":
-            known.sort(key=lambda c: -finder.hits(raw[c].dropna().head(MATCHED_ROWS).tolist()))
+            known.sort(key=lambda c: -_hits(finder, raw, c))
         if known:
             roles[role] = known[0]
     return roles
