@@ -21,7 +21,7 @@ import h5py
 from PIL import Image
 
 from benchmarks.tiles import HDF5, KEYS, archive, bench_root
-from isic.acquire.isic2024 import write_isic2024
+from isic.acquire.synthetic.isic2024 import write_isic2024
 from isic.audit.leaks import check_ids
 from isic.audit.shortcuts import check_shortcuts
 from isic.audit.tables import check_table

@@ -102,7 +102,7 @@ class DownloadDataConfig:
 
 @dataclass
 class RetryConfig:
-    """How often and how slowly a request is made again: `isic.acquire.download_http.Patience`."""
+    """How often and how slowly a request is made again: `isic.acquire.download.http.Patience`."""
 
     attempts: int = 6
     base: float = 1.0

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from isic.acquire.download import API, Request, download_archive
-from isic.acquire.download_http import Patience
+from isic.acquire.download.http import Patience
 from isic.acquire.synthetic import ARCHIVES
 from isic.assemble import assemble_run
 from isic.audit.check import check_archive

@@ -1,4 +1,4 @@
-"""Batches: `ISIC2024DataModule(root)` and its like in a notebook, `LesionDataModule` from a yaml."""
+"""Batches: `ISIC2024DataModule(root)` and others in a notebook, `LesionDataModule` from yaml."""
 
 from isic.data.archives import (
     ISIC2019DataModule,

@@ -145,7 +145,7 @@ class MetadataEncoder:
 
     def _encode_text(self, column: pd.Series, name: str) -> Features:
         """(N, categories + 1), one 1 a row."""
-        place = {value: i for i, value in enumerate(self.categories[name])}
+        place: dict[str | None, int] = {value: i for i, value in enumerate(self.categories[name])}
         code = [place.get(value, len(place)) for value in _texts(column)]
         return np.eye(len(place) + 1, dtype=np.float32)[np.array(code, np.int64)]
 

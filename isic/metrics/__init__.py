@@ -6,9 +6,11 @@ there (`from isic.metrics.partial_auc import partial_auc`): here they would hide
 """
 
 from isic.metrics.bootstrap import bootstrap_interval, paired_interval
+from isic.metrics.calibration import expected_calibration_error
 from isic.metrics.classification import (
     accuracy,
     balanced_accuracy,
+    elementwise_accuracy,
     macro_auc,
     macro_dice,
     macro_f1_argmax,
@@ -26,6 +28,8 @@ METRICS: dict[str, Metric] = {
     "macro_f1_argmax": macro_f1_argmax,
     "macro_auc": macro_auc,
     "accuracy": accuracy,
+    "elementwise_accuracy": elementwise_accuracy,
+    "ece": expected_calibration_error,
 }
 
 __all__ = [
@@ -34,6 +38,8 @@ __all__ = [
     "accuracy",
     "balanced_accuracy",
     "bootstrap_interval",
+    "elementwise_accuracy",
+    "expected_calibration_error",
     "macro_auc",
     "macro_dice",
     "macro_f1_argmax",

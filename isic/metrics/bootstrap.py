@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from isic.metrics.classification import TALLIES
-from isic.metrics.inputs import Floats, Ints, Metric, binary_columns, class_probs, class_target
+from isic.metrics.inputs import (
+    Floats,
+    Ints,
+    Metric,
+    binary_columns,
+    class_probs,
+    class_target,
+    score_of,
+)
 from isic.metrics.ranking import places
 from isic.metrics.replicates import as_binary, max_miss_of, replicate_values
 from isic.metrics.resample import Draws, unit_numbers
@@ -42,7 +50,7 @@ def bootstrap_interval(
         level: Share of replicates inside.
         seed: Of the resampling.
     """
-    metric(target, probs)  # what is undefined or malformed as a whole raises here
+    score_of(metric, target, probs, group)  # what is undefined or malformed as a whole raises here
     values = bootstrap_replicates(
         metric, target, probs, group=group, n_replicates=n_replicates, seed=seed
     )
@@ -85,7 +93,7 @@ def paired_interval(
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """Return (difference, low, high) of metric(a) - metric(b), both on the same resamples."""
-    difference = metric(target, probs_a) - metric(target, probs_b)
+    difference = score_of(metric, target, probs_a, group) - score_of(metric, target, probs_b, group)
     labels = class_target(target)
     unit = unit_numbers(group, len(labels))
     draws = Draws(int(unit.max()) + 1, n_replicates, seed)

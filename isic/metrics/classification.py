@@ -9,6 +9,7 @@
 | `macro_auc` | mean one-vs-rest ROC AUC |
 | `one_class_auc` | SIIM-ISIC 2020 by a classifier of diagnoses: P(melanoma) against melanoma |
 | `accuracy` | share of rows whose argmax is right |
+| `elementwise_accuracy` | share of the N x C cells on the right side of 0.5; flatters |
 
 Source: github.com/ImageMarkup/isic-challenge-scoring. The trap: third-party macro F1 uses >= 0.5
 and 0 for an empty class; both differ from the official rule.
@@ -76,6 +77,14 @@ def macro_f1_argmax(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
 def accuracy(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
     """Share of rows whose argmax (first wins ties) is the target."""
     return TALLIES[accuracy](target, probs)
+
+
+def elementwise_accuracy(target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
+    """Share of the N x C cells where `probability > 0.5` says what the target says.
+
+    What multi-label code prints as accuracy: of 11 classes, predicting nothing at all has 10 / 11.
+    """
+    return TALLIES[elementwise_accuracy](target, probs)
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,12 @@ def _mean_dice(counts: Floats, n_classes: int) -> Floats:
     return mean
 
 
+def _share_of_cells(counts: Floats, n_classes: int) -> Floats:
+    table = counts[..., : 4 * n_classes].reshape(*counts.shape[:-1], n_classes, 4)
+    right: Floats = table[..., [0, 3]].sum(axis=(-2, -1)) / table.sum(axis=(-2, -1))
+    return right
+
+
 def _name_absent(name: str, rows: Floats | Ints) -> None:
     """Log the classes without a row: their number is part of what the mean means."""
     absent = np.flatnonzero(rows == 0).tolist()
@@ -175,4 +190,5 @@ TALLIES: dict[Metric, Tally] = {
     macro_f1_argmax: Tally(_first_highest, _mean_f1),
     accuracy: Tally(_first_highest, _share_right),
     macro_dice: Tally(_over_half, _mean_dice),
+    elementwise_accuracy: Tally(_over_half, _share_of_cells),
 }

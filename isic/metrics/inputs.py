@@ -4,6 +4,7 @@ Anything else raises ValueError naming what was expected and what came: a metric
 The trap: a missing target (pandas <NA>) arrives as an object array and must not become a class.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,14 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.signedinteger[Any]]
 Metric = Callable[[Any, Any], float]
+
+
+def score_of(metric: Metric, target: Any, probs: Any, group: Any = None) -> float:
+    """The metric of these rows; one that asks for `group` gets the patient of each row."""
+    if "group" in inspect.signature(metric).parameters:
+        with_group: Callable[..., float] = metric
+        return with_group(target, probs, group=group)
+    return metric(target, probs)
 
 
 def class_target(target: npt.ArrayLike) -> Ints:

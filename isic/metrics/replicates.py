@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from isic.metrics.calibration import binned_gaps, expected_calibration_error
 from isic.metrics.classification import (
     TALLIES,
     Tally,
@@ -24,6 +25,7 @@ from isic.metrics.inputs import Floats, Ints, Metric, binary_columns, class_prob
 from isic.metrics.partial_auc import partial_auc
 from isic.metrics.ranking import below_and_tied, n_needed, places, step_area
 from isic.metrics.resample import Draws, expanded, tally
+from isic.metrics.retrieval import RETRIEVALS, parts
 
 Replicates = Callable[[Floats], Floats]  # weights (R, U) -> metric values (R,)
 
@@ -45,6 +47,11 @@ def evaluator(metric: Metric, target: Ints, probs: Floats, unit: Ints) -> Replic
     if metric is macro_auc:
         labels, columns = class_probs(target, probs)
         return partial(_mean_area, labels, columns, unit)
+    if metric is expected_calibration_error:
+        return partial(_calibration, *class_probs(target, probs), unit)
+    if metric in RETRIEVALS:
+        sums = parts(metric, *binary_columns(target, probs), unit)  # a unit is a patient
+        return partial(_ratios, *sums)
     max_miss = max_miss_of(metric)
     if max_miss is not None:
         labels, column = binary_columns(target, probs)
@@ -98,6 +105,22 @@ def _tallied(chosen: Tally, target: Ints, probs: Floats, unit: Ints, weights: Fl
     width = n_cells(probs)
     counts = sum(tally(weights, unit, cells[:, m], width) for m in range(cells.shape[1]))
     return chosen.finish(np.asarray(counts), probs.shape[1])
+
+
+def _ratios(numerator: Floats, denominator: Floats, weights: Floats) -> Floats:
+    """Ratio of sums over units."""
+    with np.errstate(invalid="ignore"):
+        ratio: Floats = (weights @ numerator) / (weights @ denominator)
+    return ratio
+
+
+def _calibration(target: Ints, probs: Floats, unit: Ints, weights: Floats) -> Floats:
+    number, gap = binned_gaps(target, probs)
+    width, n_units = int(number.max()) + 1, weights.shape[1]
+    cells = np.bincount(unit * width + number, weights=gap, minlength=n_units * width)
+    gaps: Floats = np.abs(weights @ cells.reshape(n_units, width)).sum(axis=1)
+    error: Floats = gaps / (weights @ np.bincount(unit, minlength=n_units).astype(float))
+    return error
 
 
 def _mean_area(target: Ints, probs: Floats, unit: Ints, weights: Floats) -> Floats:

@@ -21,7 +21,7 @@ Trap: the paper's 84.4 % accuracy is of 442 balanced images of its own choice, n
 from typing import Any
 
 import torch
-from timm.layers import ClassifierHead
+from timm.layers.classifier import ClassifierHead
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F

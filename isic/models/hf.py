@@ -7,6 +7,7 @@ checkpoint the name is `hf:` and the config itself as JSON, so that the folder m
 Trap: transformers fills what a file lacks with random numbers and a warning; here that is an error.
 """
 
+import importlib
 import inspect
 import json
 import logging
@@ -46,15 +47,17 @@ class HubEncoder(nn.Module):
         pooler = {"add_pooling_layer": False} if config.model_type in DENSE_POOLER else {}
         self.model: nn.Module = auto.from_config(config, **pooler)
         accepted = inspect.signature(self.model.forward).parameters
+        if "pixel_values" not in accepted:
+            raise ValueError("it takes no images")
         self.options = {k: True for k in ("interpolate_pos_encoding",) if k in accepted}
 
     def forward(self, image: Tensor) -> Tensor:
         """Features (B, F) of normalised images; position embeddings are resized to the grid."""
         output = self.model(pixel_values=image, **self.options)
         pooled = getattr(output, "pooler_output", None)
-        return pooled.flatten(1) if pooled is not None else output.last_hidden_state[:, 0]
+        pooled = output.last_hidden_state[:, 0] if pooled is None else pooled
+        return torch.as_tensor(pooled).flatten(1)
 
-    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Class tokens and position embeddings, as timm's models list theirs."""
         ends = ("cls_token", "class_embedding", "position_embeddings", "position_embedding.weight")
@@ -139,13 +142,12 @@ def needed(folder: Path, file: str) -> Path:
 
 def _transformers() -> Any:
     try:
-        import transformers
+        return importlib.import_module("transformers")  # an extra: no stubs where it is absent
     except ImportError:
         raise ConfigError(
             "model.backbone=hf:... needs transformers, which is not installed: "
             "pip install 'isic[hf]'"
         ) from None
-    return transformers
 
 
 def _parsed(plain: dict[str, Any], name: str) -> Any:

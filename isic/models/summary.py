@@ -29,7 +29,9 @@ def count(module: nn.Module, argument: Tensor | Mapping[str, Tensor]) -> int:
     """Multiply-adds of `module(argument)` in evaluation; runs on shapes alone."""
     training, fake = module.training, FakeTensorMode()
     held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    state = {name: fake.from_tensor(value.detach()) for name, value in held.items()}
+    state: dict[str, Tensor] = {
+        name: fake.from_tensor(value.detach()) for name, value in held.items()
+    }
     given = (
         fake.from_tensor(argument)
         if isinstance(argument, Tensor)

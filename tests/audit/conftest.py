@@ -12,7 +12,7 @@ from isic.index.schema import Index
 @pytest.fixture(scope="session")
 def archive600(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """600 training tiles of 32 px (60 malignant, 150 patients), 20 test tiles; read only."""
-    from isic.acquire.isic2024 import write_isic2024
+    from isic.acquire.synthetic.isic2024 import write_isic2024
 
     root = tmp_path_factory.mktemp("archive600") / "isic2024"
     return write_isic2024(

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from isic.acquire.diagnoses import FIVE_LEVELS, MALIGNANT, NAMED
+from isic.acquire.synthetic.diagnoses import FIVE_LEVELS, MALIGNANT, NAMED
 from isic.errors import DataError
 from isic.index.diagnosis import (
     malignancy,
