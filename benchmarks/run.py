@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
-MODULES = ("startup", "metrics", "originals", "loader", "check", "overhead")
+MODULES = ("startup", "metrics", "index", "loader", "originals", "overhead", "check")
 FIELDS = ("name", "ours", "baseline", "ratio", "target", "ok")
 VERSIONS = ("torch", "pytorch-lightning", "timm", "numpy", "opencv-python-headless", "simplejpeg")
 

@@ -147,8 +147,26 @@ def build_metrics(config: Mapping[str, Any]) -> dict[str, Metric]:
     return metrics
 
 
+class _Once(logging.Filter):
+    """Lets each message of a logger through once: metrics say the same at every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the message is new."""
+        new = (message := record.getMessage()) not in self._said
+        self._said.add(message)
+        return new
+
+
+_ONCE = _Once()
+
+
 def quiet() -> None:
     """Lightning's banners and its advice on workers say nothing a user can act on here."""
+    logging.getLogger("isic.metrics.classification").addFilter(_ONCE)
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
