@@ -102,6 +102,8 @@ class RunFolder:
     ) -> None:
         """Write `config.yaml`, or refuse a name that holds another experiment, in any fold.
 
+        A fold that was given up before its first epoch, over its data say, holds nothing yet.
+
         content: What the config only points at: hashes `archive`, `split_hash`, and `n_folds`.
         overwrite: Throw away what this fold holds; other folds are never touched.
 
@@ -112,7 +114,9 @@ class RunFolder:
         for file in sorted(self.path.parent.glob("fold*/config.yaml")):
             own = file == self.config_file
             changed = differing(yaml.safe_load(file.read_text()), entry)
-            if changed and not (own and overwrite):
+            if changed and _given_up(file.parent, locked=own):
+                _clear(file.parent)
+            elif changed and not (own and overwrite):
                 mend = "overwrite=true" if own else f"delete {self.path.parent}"
                 raise ConfigError(
                     f"{file.parent} holds another experiment: {'; '.join(changed)}. "
@@ -129,17 +133,40 @@ class RunFolder:
         for name in ("score.json", "oof.parquet", "test.parquet", "submission.csv"):
             (self.path.parent / name).unlink(missing_ok=True)
         self.score_file.unlink(missing_ok=True)
-        for child in self.path.iterdir() if self.path.exists() else ():
-            if child.is_dir():
-                shutil.rmtree(child)
-            elif child.name != ".lock":
-                child.unlink()
+        _clear(self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One process writes to a run; others wait, and say so. The lock dies with its holder."""
         with waiting_lock(self.path / ".lock", f"training {self.path}"):
             yield
+
+
+def _clear(fold: Path) -> None:
+    """Delete what a fold's folder holds, but not its lock."""
+    for child in fold.iterdir() if fold.exists() else ():
+        if child.is_dir():
+            shutil.rmtree(child)
+        elif child.name != ".lock":
+            child.unlink()
+
+
+def _given_up(fold: Path, *, locked: bool) -> bool:
+    """Whether a fold holds nothing that was learnt, and no process is at it.
+
+    locked: Whether its lock is ours.
+    """
+    from filelock import FileLock, Timeout
+
+    if any(fold.glob("checkpoints/*.ckpt")) or (fold / "score.json").exists():
+        return False
+    if locked:
+        return True
+    try:
+        with FileLock(str(fold / ".lock"), timeout=0):
+            return True
+    except Timeout:
+        return False
 
 
 def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -75,9 +75,16 @@ def test_a_claimed_folder_is_claimed_again_by_the_same_experiment(tmp_path):
     assert folder.config_file.read_bytes() == stored
 
 
+def begun(folder):
+    """As after the first epoch."""
+    folder.last.parent.mkdir()
+    folder.last.touch()
+
+
 def test_another_experiment_is_refused_with_the_differing_keys(tmp_path):
     folder = RunFolder(tmp_path / "run" / "fold1")
     folder.claim(CONFIG, {"archive": "aa"})
+    begun(folder)
     other = with_(seed=3, optim={"optimizer": {"lr": 0.2}}, extra=1)
     with pytest.raises(ConfigError) as caught:
         folder.claim(other, {"archive": "aa"})
@@ -91,9 +98,32 @@ def test_another_experiment_is_refused_with_the_differing_keys(tmp_path):
 
 
 def test_folds_of_one_name_are_folds_of_one_experiment(tmp_path):
-    RunFolder(tmp_path / "run" / "fold0").claim(CONFIG, {"archive": "aa"})
+    first = RunFolder(tmp_path / "run" / "fold0")
+    first.claim(CONFIG, {"archive": "aa"})
+    begun(first)
     with pytest.raises(ConfigError, match="fold0 holds another experiment: seed: 0 -> 3"):
         RunFolder(tmp_path / "run" / "fold1").claim(with_(seed=3), {"archive": "aa"})
+
+
+def test_folds_given_up_before_their_first_epoch_hold_nothing(tmp_path):
+    folds = [RunFolder(tmp_path / "run" / f"fold{k}") for k in (0, 1)]
+    for fold in folds:
+        with fold.lock():
+            fold.claim(CONFIG, {"archive": "aa"})
+        (fold.path / "metrics.csv").touch()
+    with folds[0].lock():
+        folds[0].claim(with_(seed=3), {"archive": "aa"})
+    assert yaml.safe_load(folds[0].config_file.read_text())["seed"] == 3
+    assert {p.name for p in folds[0].path.iterdir()} == {".lock", "config.yaml"}
+    assert not folds[1].config_file.exists()
+
+
+def test_a_fold_that_is_at_its_first_epoch_is_not_given_up(tmp_path):
+    first, second = (RunFolder(tmp_path / "run" / f"fold{k}") for k in (0, 1))
+    with first.lock():
+        first.claim(CONFIG, {"archive": "aa"})
+        with second.lock(), pytest.raises(ConfigError, match="fold0 holds another experiment"):
+            second.claim(with_(seed=3), {"archive": "aa"})
 
 
 def test_differing_of_equals_is_empty():

@@ -84,8 +84,13 @@ class Mixing:
         both samples' losses. Floats (B, F) are mixed by the share of the image. The rest stays.
 
         index: Number of the batch in its epoch.
+
+        Raises:
+            ConfigError: A batch without images.
         """
-        image = next(v for v in batch.values() if v.ndim == 4)
+        image = next((v for v in batch.values() if v.ndim == 4), None)
+        if image is None:
+            raise ConfigError(f"mixing: expected batches with images, got {', '.join(batch)}")
         draw = self.draw(len(image), size=image.shape[-1], key=(epoch, index, rank))
         partner, share, box, blend = (
             t.to(image.device, non_blocking=True)

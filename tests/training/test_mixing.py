@@ -162,6 +162,11 @@ def test_values_without_a_meaning_are_refused(options):
         Mixing(**options)
 
 
+def test_a_batch_without_images_is_refused():
+    with pytest.raises(ConfigError, match="batches with images, got target, metadata"):
+        Mixing()({"target": torch.zeros(2).long(), "metadata": torch.zeros(2, 3)}, **KEY)
+
+
 class Steps:
     """The targets that the objective was given at each step."""
 
