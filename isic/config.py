@@ -26,6 +26,7 @@ class TrainConfig:
     transforms: Any = MISSING
     sampler: Any = MISSING
     loss: Any = MISSING
+    mixing: Any = None
     optim: Any = MISSING
     split: Any = MISSING
     trainer: Any = MISSING

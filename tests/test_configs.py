@@ -24,7 +24,7 @@ FILES = sorted(CONF.rglob("*.yaml"))
 GROUPS = sorted(p for p in FILES if p.parent != CONF and p.parent.name != "command")
 ROOTS = sorted(p for p in FILES if p.parent == CONF)
 CHOSEN = [p for p in GROUPS if p.parent.parent == CONF]  # not those that a choice is made of
-TRAINED = ("loss", "optim", "sampler", "transforms", "callbacks", "logger", "folds")
+TRAINED = ("loss", "mixing", "optim", "sampler", "transforms", "callbacks", "logger", "folds")
 SINGLE = {"fold", "seed", "name", "overwrite", "evaluate"}  # keys of the root itself
 # What code gives to a target beside the keys of its yaml.
 GIVEN = {
@@ -32,6 +32,7 @@ GIVEN = {
     "index": "root",
     "transforms": "size",
     "sampler": "target batch_size seed rank world_size samples_per_epoch",
+    "mixing": "seed",
     "model": "n_logits image_size",
     "optimizer": "params",
     "generator": "root n_images n_test seed size_range images",

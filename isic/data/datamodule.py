@@ -5,6 +5,7 @@ The named classes fix which index is read, nothing else. All randomness is a fun
 batches that the interrupted one would have seen.
 """
 
+import inspect
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -205,7 +206,14 @@ class LesionDataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             samples_per_epoch=self.samples_per_epoch,
+            **self._groups(),
         )
+
+    def _groups(self) -> dict[str, Any]:
+        """The group of each training row, for a sampler that asks for it."""
+        if "group" not in inspect.signature(self.sampler).parameters:
+            return {}
+        return {"group": self.train_rows.table["group"].to_numpy()[self.positions["train"]]}
 
     def val_dataloader(self) -> Any:
         """The held-out rows, or the part of them that is looked at while training."""

@@ -15,6 +15,7 @@ from isic.data import LesionDataModule
 from isic.errors import ConfigError
 from isic.index.schema import index_hash
 from isic.metrics import Metric
+from isic.metrics.inputs import asks_for_group
 from isic.models.backbone import input_spec
 from isic.runs import RunFolder
 from isic.training.callbacks import CallbackOptions
@@ -45,7 +46,8 @@ def _check_choices(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"fold: expected a number or all, got {fold!r}")
     if config["evaluate"] not in ("last", "best"):
         raise ConfigError(f"evaluate: expected last or best, got {config['evaluate']!r}")
-    monitors = ["val/loss", *(f"val/{name}" for name in metrics["functions"])]
+    seen = [n for n, m in build_metrics(config).items() if not asks_for_group(m)]
+    monitors = ["val/loss", *(f"val/{name}" for name in seen)]
     if metrics["monitor"] not in monitors:
         raise ConfigError(
             f"metrics.monitor: expected one of {', '.join(monitors)}, got {metrics['monitor']!r}"
@@ -95,7 +97,9 @@ def build_classifier(config: Mapping[str, Any], data: LesionDataModule) -> Lesio
         classes=info.classes,
         objective=objective,
         optim=instantiate(config["optim"]),
-        metrics=build_metrics(config),
+        # while training, rows are not known by their patients
+        metrics={n: m for n, m in build_metrics(config).items() if not asks_for_group(m)},
+        mixing=instantiate(config["mixing"], seed=config["seed"]) if config["mixing"] else None,
         record={
             "config": dict(config),
             "info": info.to_dict(),

@@ -16,9 +16,14 @@ Ints = npt.NDArray[np.signedinteger[Any]]
 Metric = Callable[[Any, Any], float]
 
 
+def asks_for_group(metric: Metric) -> bool:
+    """Whether a metric is of patients, so that it needs the patient of each row."""
+    return "group" in inspect.signature(metric).parameters
+
+
 def score_of(metric: Metric, target: Any, probs: Any, group: Any = None) -> float:
     """The metric of these rows; one that asks for `group` gets the patient of each row."""
-    if "group" in inspect.signature(metric).parameters:
+    if asks_for_group(metric):
         with_group: Callable[..., float] = metric
         return with_group(target, probs, group=group)
     return metric(target, probs)

@@ -18,6 +18,7 @@ import pandas as pd
 from isic.errors import DataError
 from isic.metrics import Metric
 from isic.metrics.bootstrap import bootstrap_replicates, percentiles
+from isic.metrics.inputs import score_of
 from isic.predictions.table import prob_columns, probabilities, with_fallback
 from isic.runs import write_text
 
@@ -31,6 +32,9 @@ LABELS = {
     "macro_f1_argmax": "macro F1 (argmax)",
     "macro_auc": "macro AUC",
     "accuracy": "accuracy",
+    "elementwise_accuracy": "element-wise accuracy",
+    "ece": "ECE",
+    "retrieval_sensitivity": "top-15 retrieval sensitivity",
 }
 LEVELS = (("patient", "patient_id"), ("lesion", "lesion_id"), ("image", "image_id"))
 
@@ -70,7 +74,7 @@ def score(
     scored: dict[str, Any] = {}
     for name, metric in metrics.items():
         try:
-            value = metric(target, probs)
+            value = score_of(metric, target, probs, groups)
         except ValueError as fault:
             log.warning("%s is undefined: %s", name, fault)
             scored[name] = {
