@@ -100,6 +100,20 @@ def test_killed_at_the_worst_moment(whole: Any, experiment: Experiment, moment: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("choice", ["mixing=mixup_cutmix", "sampler=class_balanced"])
+def test_killed_with_other_random_draws(
+    commands: ForkServer, tiny: list[str], tmp_path: Path, choice: str
+) -> None:
+    arguments = [a for a in tiny if not a.startswith("sampler")] + [choice]
+    whole = Experiment(commands, arguments, tmp_path / "whole")
+    whole.finish()
+    killed = Experiment(commands, arguments, tmp_path / "killed")
+    killed.die("in the middle of an epoch")
+    killed.finish()
+    assert_same_end(killed, whole)
+
+
+@pytest.mark.slow
 def test_killed_and_resumed_by_real_commands(whole: Any, experiment: Experiment) -> None:
     """Not forks of one process: another hash seed, other addresses."""
     command = [sys.executable, "train.py", *experiment.arguments]

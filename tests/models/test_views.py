@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 
 from isic.errors import ConfigError
 from isic.index.isic2024 import INFO
@@ -246,6 +247,23 @@ def test_an_encoder_of_metadata_gives_layout_and_columns(tmp_path):
         unknown = network({"image": batch(1)["image"], "metadata": torch.from_numpy(nothing)})
         example = {**network.example(), "image": batch(1)["image"]}
         assert torch.equal(unknown, network(example))
+
+
+def test_hydra_builds_it_and_leaves_nothing_of_its_own_in_the_checkpoint(tmp_path):
+    node = {
+        "_target_": "isic.models.network.LesionNetwork",
+        "backbone": TINY,
+        "pretrained": False,
+        "n_logits": 2,
+        "image_size": 32,
+        "fusion": {"kind": "gated", "width": 8},
+    }
+    network = instantiate(node, views=list(VIEWS), metadata=LAYOUT)
+    torch.save(network.arguments, tmp_path / "arguments.pt")
+    arguments = torch.load(tmp_path / "arguments.pt", weights_only=True)
+    again = LesionNetwork(**arguments, pretrained=False)
+    assert again.arguments == network.arguments
+    assert again.metadata.absent.tolist() == pytest.approx(LAYOUT["absent"])
 
 
 def test_half_precision_ends_in_float32():

@@ -10,6 +10,7 @@ from timm.models.beit import Beit
 from torch import nn
 
 from isic.errors import CheckpointError
+from isic.models import backbone
 from isic.models.backbone import create_backbone
 from isic.models.weights import as_plain_vit
 
@@ -72,10 +73,17 @@ def test_keys_that_have_no_place_are_named(tmp_path, beit):
     assert "blocks.1.mlp.fc1.weight" in str(caught.value)
 
 
-def test_a_beit_keeps_its_own_keys(tmp_path):
-    name = "test_beit" if timm.is_model("test_beit") else "beit_base_patch16_224"
-    with torch.device("meta"):
-        state = timm.create_model(name, num_classes=0).state_dict()
-    assert any(k.endswith("gamma_1") for k in state)
-    plain = {"blocks.0.attn.qkv.weight": torch.ones(3)}
+def test_other_weights_are_left_as_they_are():
+    plain = {"blocks.0.attn.qkv.weight": torch.ones(3), "encoder.x": torch.ones(1)}
     assert as_plain_vit(plain) is plain
+
+
+def test_a_beit_keeps_its_own_keys(tmp_path, monkeypatch):
+    """Only what is loaded into a plain ViT is turned into one."""
+    seen = []
+    monkeypatch.setattr(backbone, "as_plain_vit", lambda state: seen.append(1) or state)
+    torch.save({"blocks.0.gamma_1": torch.ones(3)}, tmp_path / "beit.pth")
+    for name in ("test_resnet", PLAIN):
+        with pytest.raises(CheckpointError):
+            create_backbone(name, pretrained=str(tmp_path / "beit.pth"), image_size=32)
+    assert seen == [1]
