@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from isic.data import LesionDataModule
 from isic.images.decode import decode, fit
 from isic.images.packfile import Pack
+from isic.models.summary import in_words
 from isic.predictions import probabilities, score_line
 from isic.prepare import Rows
 from isic.runs import RunFolder
@@ -30,7 +31,6 @@ def announce(
     """The first lines of a run: every default that was taken, in plain words."""
     use, info = data.positions, data.index.info
     counts = ", ".join(f"{n} {c}" for n, c in zip(data.class_counts, info.classes, strict=True))
-    n_parameters = sum(p.numel() for p in classifier.network.parameters())
     part = (
         f", {len(use['val'])} of them (partial) while training" if data.partial_validation else ""
     )
@@ -43,8 +43,9 @@ def announce(
     log.info("split   %s", data.split.path)
     log.info("pixels  %s", data.train_rows.pack.path)
     log.info(
-        "model   %s, %.1f M parameters, pretrained=%s, %d px",
-        *(config["model"].get("backbone", type(classifier.network).__name__), n_parameters / 1e6),
+        "model   %s, %s, pretrained=%s, %d px",
+        config["model"].get("backbone", type(classifier.network).__name__),
+        in_words(classifier.network, data.image_size),
         *(config["model"].get("pretrained"), data.image_size),
     )
     log.info(

@@ -134,6 +134,9 @@ def create_backbone(
         with _hub_or_its_cache(pretrained is True):
             backbone: Any = timm.create_model(name, pretrained=bool(pretrained), **arguments)
     except Exception as error:
+        made_for = cfg.input_size[-1] if "img_size" in arguments else image_size
+        if not pretrained and made_for != image_size and "drop_path" not in str(error):
+            raise _too_odd(name, image_size, made_for, error) from error
         raise _explained(error, name, pretrained, cfg) from error
     if isinstance(pretrained, str):
         backbone.pretrained_cfg.pop("state_dict")  # else every copy of the model copies it too
@@ -150,14 +153,17 @@ def n_features(backbone: nn.Module, *, name: str, image_size: int) -> int:
     try:
         with torch.no_grad():
             return int(backbone.eval()(torch.zeros(1, 3, image_size, image_size)).shape[1])
-    except (AssertionError, RuntimeError, ValueError) as error:
-        made_for = input_spec(name).size
-        raise ConfigError(
-            f"data.image_size: {name} cannot take {image_size} px ({first_line(error)}); it was "
-            f"made for {made_for}, and most sides that are multiples of 32 will do"
-        ) from None
+    except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+        raise _too_odd(name, image_size, input_spec(name).size, error) from None
     finally:
         backbone.train(training)
+
+
+def _too_odd(name: str, image_size: int, made_for: int, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"data.image_size: {name[:300]} cannot take {image_size} px ({first_line(error)}); it was "
+        f"made for {made_for}, and most sides that are multiples of 32 will do"
+    )
 
 
 def _check_patches(backbone: nn.Module, name: str, image_size: int) -> None:

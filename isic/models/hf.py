@@ -5,6 +5,7 @@ weights, preprocessor_config.json. Of a model of images and text (CLIP, MONET, S
 tower is taken. The hub is never asked, and code that comes with a model is never run. In a
 checkpoint the name is `hf:` and the config itself as JSON, so that the folder may go.
 Trap: transformers fills what a file lacks with random numbers and a warning; here that is an error.
+Trap: parameters bear the names of the installed transformers, also in a run's checkpoints.
 """
 
 import importlib
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 PREFIX = "hf:"
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
-TOWERS = ("vision_model.", "vision_tower.", "visual.")  # the image part in a file of two
+TOWERS = ("vision_model.", "vision_tower.")  # the image part in a file of two
 DENSE_POOLER = ("vit", "deit")  # a layer that classifiers leave out, and most files lack
 
 
@@ -160,8 +161,17 @@ def _parsed(plain: dict[str, Any], name: str) -> Any:
             f"{kind!r} ({name[:300]})"
         )
     with _silent():
-        config = transformers.CONFIG_MAPPING[kind].from_dict(plain)
+        config = transformers.CONFIG_MAPPING[kind].from_dict(_harmless(plain))
     return getattr(config, "vision_config", config)
+
+
+def _harmless(plain: dict[str, Any]) -> dict[str, Any]:
+    """A config without the keys by which a file can ask for kernels or code of somebody's."""
+    return {
+        key: _harmless(value) if isinstance(value, dict) else value
+        for key, value in plain.items()
+        if "_implementation" not in key and key not in ("auto_map", "quantization_config")
+    }
 
 
 def _all_weights(path: Path) -> State:

@@ -1,6 +1,6 @@
 """The network every archive shares: normalise on the device, encode, fuse, dropout, linear head."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,25 +80,34 @@ class LesionNetwork(nn.Module):
             image_size=self.image_size,
             drop_path=drop_path,
         )
-        self.backbone = build()  # of the first view, or of all where it is shared
-        width = n_features(self.backbone, name=backbone, image_size=self.image_size)
         for name in ("mean", "std"):  # 1x1x1 per channel, in units of uint8
             value = 255 * torch.tensor(self.arguments[name]).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
-        widths = [width] * max(len(self.views), 1)
+        width = self._fused(self._encoded(build, options), options)
+        self.dropout = AveragedDropout(dropout, dropout_samples)
+        self.head = nn.Linear(width, n_logits)
+
+    def _encoded(self, build: Callable[[], nn.Module], options: FusionOptions) -> list[int]:
+        """Make the encoders; the width of each view's features."""
+        self.backbone = build()  # of the first view, or of all where it is shared
+        name = self.arguments["backbone"]
+        width = n_features(self.backbone, name=name, image_size=self.image_size)
         if self.views:
             separate = () if options.shared else self.views[1:]
             self.others = nn.ModuleDict({view: build() for view in separate})
             self.stand_ins = StandIns(len(self.views), width, rate=options.view_drop)
-        if metadata:
-            self.metadata = MetadataBranch(metadata, rate=options.metadata_drop)
-            widths.append(EMBEDDED)
-        if len(widths) > 1:
-            gated = options.kind == "gated"
-            self.fusion = Gated(widths, width=options.width) if gated else Concat(widths)
-            width = self.fusion.n_features
-        self.dropout = AveragedDropout(dropout, dropout_samples)
-        self.head = nn.Linear(width, n_logits)
+        return [width] * max(len(self.views), 1)
+
+    def _fused(self, widths: list[int], options: FusionOptions) -> int:
+        """Make what joins the streams, if there are several; the width of what comes out."""
+        if layout := self.arguments["metadata"]:
+            self.metadata = MetadataBranch(layout, rate=options.metadata_drop)
+            widths = [*widths, EMBEDDED]
+        if len(widths) == 1:
+            return widths[0]
+        gated = options.kind == "gated"
+        self.fusion = Gated(widths, width=options.width) if gated else Concat(widths)
+        return self.fusion.n_features
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, n_logits)."""
@@ -116,7 +125,8 @@ class LesionNetwork(nn.Module):
     def example(self) -> dict[str, Tensor]:
         """A batch of one black image a view, and of metadata of which nothing is known."""
         size = (1, 3, self.image_size, self.image_size)
-        batch = {key: torch.zeros(size, dtype=torch.uint8) for key in self._keys()}
+        black = torch.zeros(size, dtype=torch.uint8, device=self.mean.device)
+        batch = dict.fromkeys(self._keys(), black)
         if self.arguments["metadata"]:
             batch["metadata"] = self.metadata.absent[None].clone()
         return batch

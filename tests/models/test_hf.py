@@ -210,6 +210,19 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path):
         create_backbone(f"hf:{tmp_path}", pretrained=False, image_size=28)
 
 
+def test_kernels_that_a_config_asks_for_are_not_fetched(tmp_path):
+    pytest.importorskip("transformers")
+    asked = dict.fromkeys(("attn_implementation", "_attn_implementation"), "someone/kernels")
+    asked["_attn_implementation_internal"] = "someone/kernels"
+    for config in (
+        {"model_type": "dinov2", **SMALL, **asked},
+        {"model_type": "clip", "vision_config": {**SMALL, **asked}, "text_config": TEXT, **asked},
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        backbone = create_backbone(f"hf:{tmp_path}", pretrained=False, image_size=28)
+        assert backbone.model.config._attn_implementation == "sdpa"
+
+
 def test_without_transformers_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2", **SMALL}))
