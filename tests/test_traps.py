@@ -171,7 +171,7 @@ def test_a_checkpoint_survives_a_full_disk(tmp_path: Path) -> None:
     with full_disk():
         with pytest.raises((OSError, RuntimeError)):
             torch.save(NEW, naive)
-        with pytest.raises(IsicError, match="free some space"):
+        with pytest.raises(IsicError, match="Free some space"):
             AtomicCheckpointIO().save_checkpoint(NEW, ours)
     with pytest.raises((OSError, RuntimeError, EOFError)):
         weight(naive)
