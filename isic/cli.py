@@ -32,6 +32,8 @@ from isic.errors import IsicError
 
 log = logging.getLogger(__name__)
 
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -139,6 +141,11 @@ def _message(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error}. What was finished is whole: free some space, give the same command again."
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename:
+        return (
+            f"{error.filename}: {error.strerror}. Runs, packs and data lie where ISIC_RUNS_ROOT, "
+            "ISIC_CACHE_ROOT and data.root=DIR say; the first two must be writable."
+        )
     return "".join(traceback.format_exception(error))
 
 

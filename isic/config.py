@@ -56,7 +56,8 @@ class PredictConfig:
     """`predict.py`: checkpoints -> predictions, submission, score.
 
     ckpt: A checkpoint file, fold folder or run folder, or a list of them.
-    split: `test` or `train`.
+    split: `test`, `train`, or `holdout`: what `split.holdout` set aside.
+    images: A folder of images to predict in place of an archive's rows.
     combine: `mean` of probabilities, or `rank_mean`.
     tta: `none`, or `d4`: the eight flips and turns, averaged.
     trust: Load a checkpoint whose network class is not of this package.
@@ -65,6 +66,7 @@ class PredictConfig:
 
     ckpt: Any = MISSING
     split: str = "test"
+    images: str | None = None
     combine: str = "mean"
     tta: str = "none"
     trust: bool = False

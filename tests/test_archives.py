@@ -149,6 +149,27 @@ def test_other_archives_train_and_never_validate(
     assert f"{len(table) - int((table['fold'].isin([0, -1])).sum())} training rows" in text
 
 
+def test_any_folder_of_images_is_predicted(
+    roots: Roots, places: dict[str, str], commands: ForkServer, tmp_path: Path
+) -> None:
+    run, _ = train(commands, places, "data=milk10k", f"data.root={roots['milk10k']}")
+    mine = tmp_path / "mine"
+    (mine / "more").mkdir(parents=True)
+    lesion = next((roots["milk10k"] / "MILK10k_Test_Input").iterdir())
+    for source, name in zip(sorted(lesion.iterdir()), ("a 1.JPG", "more/b.jpg"), strict=True):
+        shutil.copy(source, mine / name)
+    asked = ["predict.py", "ckpt=it", "trainer=cpu", f"output={tmp_path / 'out'}"]
+    code, text = commands.run(*asked, f"images={mine}", env=places)
+    assert code == 0, text
+    submission = pd.read_csv(tmp_path / "out" / "submission.csv").set_index("image_id")
+    assert submission.index.tolist() == ["a_1", "b"]
+    (mine / "a 1.JPG").unlink()
+    (mine / "more" / "b.jpg").unlink()
+    code, text = commands.run(*asked, f"images={mine}", env=places)
+    assert code == 3
+    assert "expected a folder of images, got none in" in text
+
+
 def extra_csv(folder: Path, **columns: object) -> Path:
     """Two images of noise and their CSV."""
     folder.mkdir()

@@ -118,10 +118,7 @@ def test_another_config_under_a_name_is_2(
     commands: ForkServer, tiny: list[str], env: dict[str, str]
 ) -> None:
     named = ["train.py", *tiny, "name=mine", "trainer.max_epochs=1"]
-    command = commands.start(*named, env=env, prelude=PAUSE % "training_step")
-    command.wait_for("paused")
-    command.signal()
-    command.wait()
+    assert commands.run(*named, env=env)[0] == 0
     code, text = commands.run(*named, "seed=3", "optim.optimizer.lr=0.1", env=env)
     assert code == 2, text
     assert "seed: 0 -> 3" in text
@@ -185,12 +182,40 @@ def test_a_full_disk_keeps_the_old_checkpoint(
 ) -> None:
     code, text = commands.run("train.py", *tiny, env=env, prelude=FULL % fault)
     assert code == 1, text
-    assert "free some space" in text and "the same command again" in text
+    assert "Free some space" in text and "the same command again" in text
     assert "Traceback" not in text
     folder = next((tmp_path / "runs").glob("*/fold0/checkpoints"))
     assert {p.name for p in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
     assert read(folder / "last.ckpt")["epoch"] == 0
     assert commands.run("train.py", *tiny, env=env)[0] == 0
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_is_no_full_disk(
+    commands: ForkServer, tiny: list[str], env: dict[str, str]
+) -> None:
+    fault = """KeyboardInterrupt
+def interrupted(content, file):
+    try:
+        raise KeyboardInterrupt
+    finally:  # as torch's writer closes its archive
+        raise RuntimeError("unexpected pos 124749568 vs 124749456")
+full = interrupted"""
+    code, text = commands.run("train.py", *tiny, env=env, prelude=FULL % fault)
+    assert code == 130, text
+    assert "goes on from the last finished epoch" in text
+    assert "free some space" not in text.lower()
+
+
+@pytest.mark.parametrize("variable", ["ISIC_RUNS_ROOT", "ISIC_CACHE_ROOT"])
+def test_a_place_that_cannot_be_written_is_named(
+    commands: ForkServer, tiny: list[str], env: dict[str, str], tmp_path: Path, variable: str
+) -> None:
+    (tmp_path / "file").touch()
+    blocked = {**env, variable: str(tmp_path / "file" / "in")}
+    code, text = commands.run("train.py", *tiny, env=blocked)
+    assert code == 1, text
+    assert str(tmp_path / "file") in text and variable in text
+    assert "Traceback" not in text
 
 
 def test_two_commands_at_once_train_once(

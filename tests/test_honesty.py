@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from isic.index import isic2019
 from isic.index.isic2024 import build_index
 from isic.index.schema import archive_hash
 from isic.training.checkpoint import read
@@ -32,6 +33,17 @@ def test_an_archive_is_known_by_rows_and_images_wherever_it_lies(
     test = pd.read_csv(archive_copy / "test-metadata.csv", dtype=str, keep_default_na=False)
     test[:-1].to_csv(archive_copy / "test-metadata.csv", index=False)
     assert len({before, images, archive_hash(build_index(archive_copy))}) == 3
+
+
+def test_loose_images_of_another_size_are_another_archive(
+    archive2019: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(archive2019, tmp_path / "isic2019"))
+    before = archive_hash(isic2019.build_index(root))
+    assert before == archive_hash(isic2019.build_index(archive2019))
+    image = next((root / "ISIC_2019_Training_Input").glob("*.jpg"))
+    image.write_bytes(image.read_bytes() + b"more")
+    assert archive_hash(isic2019.build_index(root)) != before
 
 
 def test_an_edited_split_file_is_another_experiment(
@@ -114,7 +126,8 @@ def test_a_sample_of_other_images_is_said_before_the_training(
         ("optim.optimizer.lr=abc", "optim"),
         ("metrics.monitor=val/acu", "expected one of val/loss, val/pauc, val/auc"),
         ("trainer.max_epochs=0", "max_epochs"),
-        ("data.batch_size=0", "data.batch_size: expected at least 1"),
+        ("data.batch_size=0", "data.batch_size: expected a whole number from 1 on, got 0"),
+        ("data.image_size=abc", "data.image_size: expected a whole number from 1 on, got 'abc'"),
         ("data.num_workers=foo", "data.num_workers: expected a number or auto"),
         ("sampler.ratio=0", "ratio"),
         ("callbacks.progress=foo", "callbacks.progress: expected"),

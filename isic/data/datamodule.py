@@ -287,11 +287,11 @@ class LesionDataModule(pl.LightningDataModule):
 
 
 def _check_share(fraction: float) -> None:
-    if not 0 < fraction <= 1:
+    if not isinstance(fraction, int | float) or not 0 < fraction <= 1:
         raise ConfigError(f"data.fraction: expected a share in (0, 1], got {fraction}")
 
 
 def _check_counts(**counts: int | None) -> None:
     for key, value in counts.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"data.{key}: expected at least 1, got {value}")
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ConfigError(f"data.{key}: expected a whole number from 1 on, got {value!r}")

@@ -37,9 +37,11 @@ def use_of(rows: Rows, fold: int | str, *, val_negatives: int | None = None, see
     train = np.flatnonzero(training_mask(rows.table, fold) & rows.readable)
     held_out = np.flatnonzero((folds == fold) & rows.readable)
     if not len(train) or (fold != "all" and not len(held_out)):
+        others = sorted({int(f) for f in folds[rows.readable] if f >= 0})
         raise DataError(
             f"fold {fold}: expected rows with a readable image to train on and to hold out, got "
-            f"{len(train)} and {len(held_out)} of {len(folds)}"
+            f"{len(train)} and {len(held_out)} of {len(folds)}; folds with images: "
+            f"{', '.join(map(str, others)) or 'none'}"
         )
     return {
         "train": train,

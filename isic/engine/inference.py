@@ -43,10 +43,12 @@ def predict(cfg: DictConfig) -> str:
     ):
         if config[key] not in choices:
             raise ConfigError(f"{key}: expected {' or '.join(choices)}, got {config[key]!r}")
+    if config["images"] and config["split"] != "test":
+        raise ConfigError(f"images: predicted as test rows, got split={config['split']}")
     if config["ckpt"] == "???":
         raise ConfigError("ckpt: expected a checkpoint, fold or run, got none: ckpt=runs/NAME")
     quiet()
-    checkpoints = find_checkpoints(config["ckpt"])
+    checkpoints = find_checkpoints(config["ckpt"], runs=Path(config["paths"]["runs"]))
     frames, data, record = [], None, {}
     for path in checkpoints:
         log.info("predicting with %s", path)
@@ -58,10 +60,11 @@ def predict(cfg: DictConfig) -> str:
     return _write(frame, data, record, config, checkpoints)
 
 
-def find_checkpoints(given: str | Sequence[str]) -> list[Path]:
+def find_checkpoints(given: str | Sequence[str], *, runs: Path = Path("runs")) -> list[Path]:
     """Files, fold folders and run folders -> checkpoint files.
 
-    A finished fold gives the checkpoint that was scored.
+    A finished fold gives the checkpoint that was scored. What is not there is looked for by its
+    name under `runs`.
 
     Raises:
         CheckpointError: Nothing there, or a fold that is not finished.
@@ -69,6 +72,8 @@ def find_checkpoints(given: str | Sequence[str]) -> list[Path]:
     found = []
     for item in [given] if isinstance(given, str) else given:
         path = Path(item)
+        if not path.exists() and (runs / item).exists():
+            path = runs / item
         if path.is_dir():
             found += [_scored_checkpoint(fold) for fold in _folds(path)]
         else:
@@ -109,6 +114,14 @@ def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataM
     trained = record["config"]
     changed = {k: v for k, v in config["data"].items() if v is not None}
     changed["extra"] = None  # images that were only trained on
+    if config["images"]:
+        changed["root"] = config["images"]
+        changed["index"] = {
+            "_target_": "isic.index.unlabelled.build_index",
+            "_partial_": True,
+            "_convert_": "all",
+            "info": record["info"],
+        }
     merged = {
         **trained,
         "data": {**trained["data"], **changed, "image_size": record["network"]["image_size"]},

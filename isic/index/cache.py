@@ -23,9 +23,10 @@ from isic.runs import whole_file
 log = logging.getLogger(__name__)
 
 METADATA = b"isic-index"
+DEEPEST = 8  # folders below the root
 LARGE = 100_000  # bytes of a folder's own entry, some thousands of files
 # In place edits of other files (images) do not change a table.
-STAMPED = (".csv", ".hdf5", ".tfrec", ".json")
+STAMPED = (".csv", ".tsv", ".tab", ".txt", ".json", ".hdf5", ".tfrec", ".tfrecord", ".tfrecords")
 
 
 def cached_index(builder: Callable[[Path], Index], root: Path, *, cache_root: Path) -> Index:
@@ -66,7 +67,7 @@ def _stamps(folder: str, name: str, *, depth: int) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             inner = f"{name}/{entry.name}"
-            if entry.is_dir() and not (entry.is_symlink() and depth > 2):
+            if entry.is_dir() and depth < DEEPEST:  # a link may lead round in a circle
                 yield from _stamps(entry.path, inner, depth=depth + 1)
             elif entry.name.lower().endswith(STAMPED) and entry.is_file():
                 found = entry.stat()
@@ -88,7 +89,12 @@ def _key(builder: Callable[[Path], Index], root: Path) -> str:
         options = {**builder.keywords, **options}
         builder = builder.func
     name = f"{builder.__module__}.{getattr(builder, '__qualname__', repr(builder))}"
-    parts = [name, json.dumps(options, sort_keys=True, default=str), _code()]
+    # Tables that the options name may lie where no folder tells that they were edited.
+    named = [os.path.join(root, v) for v in options.values() if isinstance(v, str)]
+    tables = [
+        f"{p} {os.stat(p).st_size} {os.stat(p).st_mtime_ns}" for p in named if os.path.isfile(p)
+    ]
+    parts = [name, json.dumps(options, sort_keys=True, default=str), _code(), *tables]
     text = "\n".join([*parts, str(root.resolve()), tree_stamp(root)])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -17,16 +17,13 @@ import numpy as np
 import pandas as pd
 
 from isic.errors import DataError, first_five
-from isic.images.sources import Sources
+from isic.images.sources import Sources, stat_files
 
 LEADING = ("image_id", "lesion_id", "patient_id", "archive", "view", "diagnosis", "target")
 USE = ("duplicate_of", "external", "parent_id", "weight")
 TRAILING = ("age", "sex", "site", "attribution", "image", "split")
 # Ids become file names, HDF5 keys and CSV cells: nothing that any of them would read otherwise.
 ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
-
-
-FEW_FILES = 64  # containers of many images, as opposed to one file an image
 
 
 @dataclass(frozen=True)
@@ -164,18 +161,14 @@ def index_hash(table: pd.DataFrame, *, external: bool = False) -> str:
 
 
 def archive_hash(index: Index) -> str:
-    """Hash what a training depends on beyond its config: every row, and the image files' sizes.
+    """Hash what a training depends on beyond its config: every row, and each image file's size.
 
-    Twelve hex digits. A moved or copied archive keeps it; other rows or other images do not.
+    Twelve hex digits. A moved or copied archive keeps it; other rows or other images do not, such
+    as the same archive at another resolution.
     """
     table = index.table
-    files = table["image"].dropna().str.split("#").str[0].unique()
-    # A folder of loose files is known by its names; one stat a file would cost seconds.
-    sizes = sorted(
-        f"{name}:{path.stat().st_size}"
-        for name in (files if len(files) <= FEW_FILES else [])
-        if (path := index.sources.path(name)).is_file()
-    )
+    refs = table["image"].astype("object").where(table["image"].notna(), None).tolist()
+    sizes = sorted(f"{name}:{size}" for name, size, _ in stat_files(index.sources, refs))
     others = sorted(table.loc[table["split"] != "train", "image_id"].astype("string"))
     absent = sorted("-" + table.loc[table["image"].isna(), "image_id"].astype("string"))
     text = "\n".join([index_hash(table, external=True), *others, *absent, *sizes])

@@ -288,6 +288,11 @@ class EpochLine(Callback):
         }
         self._validated = False
         if trainer.is_global_zero:
-            metrics = "  ".join(f"{k} {v:.4f}" for k, v in sorted(shown.items()))
+            metrics = "  ".join(f"{k} {_short(v)}" for k, v in sorted(shown.items()))
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
             log.info("epoch %s  %s  %s img/s", epoch, metrics, speed(trainer))
+
+
+def _short(value: float) -> str:
+    """Four decimals, or what is left of a number too small for them: a learning rate."""
+    return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.4f}"

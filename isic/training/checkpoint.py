@@ -24,6 +24,14 @@ NEEDED = {"network", "network_class", "classes", "activation"}
 RECORD = ("config", "info", "split_hash", "index_hash", "metadata")
 
 
+def _interruption(error: BaseException) -> BaseException | None:
+    """The Ctrl-C or SIGTERM that an error was raised over."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt | SystemExit):
+        seen = seen.__context__
+    return seen
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Temporary name in the same folder, fsync, rename; a full disk leaves the old file whole.
 
@@ -39,10 +47,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with whole_file(target) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            # torch reports a full disk as RuntimeError from its zip writer
+            # torch reports a full disk as RuntimeError from its zip writer, and Ctrl-C as well
+            if stop := _interruption(error):
+                raise stop from None
+            kept = " The checkpoint before it is whole." if target.exists() else ""
             raise IsicError(
-                f"{target} could not be written: {error}. The checkpoint before it is whole; "
-                "free some space and type the same command again."
+                f"{target} could not be written: {error}.{kept} Free some space, or set "
+                "ISIC_RUNS_ROOT, and type the same command again."
             ) from error
 
     def load_checkpoint(

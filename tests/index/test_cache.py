@@ -62,6 +62,17 @@ def test_a_change_of_the_archive_is_seen(archive_copy, tmp_path, change):
     assert reader.calls == 2
 
 
+def test_a_table_that_an_option_names_is_looked_at(archive32, tmp_path):
+    reader = Counted()
+    table = tmp_path / "labels"
+    table.write_text("a")
+    for text in ("a", "b"):
+        table.write_text(text)
+        os.utime(table, ns=(1, ord(text)))
+        cached_index(partial(reader, table=str(table)), archive32, cache_root=tmp_path / "cache")
+    assert reader.calls == 2
+
+
 def test_a_leaf_folder_of_images_tells_when_one_comes(tmp_path):
     leaf = tmp_path / "a" / "b" / "c"
     leaf.mkdir(parents=True)

@@ -23,7 +23,6 @@ from isic.runs import write_text
 log = logging.getLogger(__name__)
 
 MARK = "synthetic.json"
-TABLES = {".csv", ".hdf5", ".parquet"}
 Size = int | tuple[int, int] | None
 
 
@@ -49,7 +48,7 @@ def generate(
             f"a generated archive needs n_images >= 2 and n_test >= 0, got n_images={n_images}, "
             f"n_test={n_test}"
         )
-    if _done_already(root, arguments, names):
+    if _done_already(root, arguments):
         log.info("%s holds this generated archive already", root)
         return root
     # Marked before the first file, so that a broken-off run can go again.
@@ -139,7 +138,7 @@ def write_images(root: Path, names: Sequence[str], jpegs: Iterable[bytes]) -> No
             bar.advance(1)
 
 
-def _done_already(root: Path, arguments: dict[str, Any], names: Sequence[str]) -> bool:
+def _done_already(root: Path, arguments: dict[str, Any]) -> bool:
     """Whether the same archive lies there; refuses a folder that was not generated."""
     if (root / MARK).is_file():
         found = _read_mark(root / MARK)
@@ -149,7 +148,7 @@ def _done_already(root: Path, arguments: dict[str, Any], names: Sequence[str]) -
                 f"{arguments['archive']} or nothing; choose another data.root"
             )
         return bool(found == {**arguments, "complete": True})
-    taken = sorted(p.name for p in root.glob("*") if p.suffix in TABLES or p.name in names)
+    taken = sorted(p.name for p in root.glob("*") if not p.name.startswith("."))
     if taken:
         raise DataError(
             f"{root.absolute()} must be empty or generated before (it would hold {MARK}), got "

@@ -74,10 +74,13 @@ def default_patients(n_images: int) -> int:
 
 
 def default_positives(n_images: int) -> int:
-    """Keep the published rate, or enough to learn from: 100, at most every twentieth row."""
+    """Keep the published rate, or enough to learn from: 100, at most every twentieth row.
+
+    The smallest archives get 12, at most every fourth row: five folds need positives each.
+    """
     published = INFO.published_counts
     rate = published["malignant"] / published["train"]
-    return max(round(n_images * rate), min(100, n_images // 20), min(4, n_images // 2))
+    return max(round(n_images * rate), min(100, n_images // 20), min(12, n_images // 4))
 
 
 def _check_arguments(arguments: dict[str, Any]) -> None:
