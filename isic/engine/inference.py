@@ -121,6 +121,7 @@ def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataM
             "_partial_": True,
             "_convert_": "all",
             "info": record["info"],
+            "views": trained["data"].get("views") or [],
         }
     merged = {
         **trained,
