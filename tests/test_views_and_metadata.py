@@ -335,6 +335,26 @@ def test_predictions_on_metadata_that_training_never_saw(
     assert not np.allclose(turned, same, atol=1e-7)
 
 
+def test_a_folder_of_images_is_predicted_as_lesions_of_the_first_view(
+    commands: ForkServer, milk32: Path, tmp_path: Path
+) -> None:
+    where, mine = places(tmp_path), tmp_path / "mine"
+    run(
+        *(commands, "train.py", where, *COMMAND, "data=milk10k", "name=it"),
+        *(f"data.root={milk32}", "trainer.max_epochs=1", *SYSTEMS["both"]),
+    )
+    mine.mkdir()
+    for i, path in enumerate(sorted(milk32.glob("MILK10k_Test_Input/*/*.jpg"))[:3]):
+        shutil.copy(path, mine / f"{i}.jpg")
+    text = run(
+        commands, "predict.py", where, "ckpt=it", f"images={mine}", f"output={tmp_path / 'o'}"
+    )
+    assert "3 of 3 rows have no dermoscopic image" in text
+    frame = read_predictions(tmp_path / "o/predictions.parquet")
+    assert np.isfinite(frame.filter(like="prob_").to_numpy()).all()
+    assert pd.read_csv(tmp_path / "o/submission.csv")["image_id"].tolist() == [0, 1, 2]
+
+
 def test_other_metadata_under_the_same_name_is_another_run(
     commands: ForkServer, milk32: Path, tmp_path: Path
 ) -> None:
@@ -368,11 +388,14 @@ def test_a_killed_training_of_everything_is_resumed_exactly(
 def test_two_processes_predict_every_lesion_once(
     commands: ForkServer, lacking: tuple[Path, set[str], str], tmp_path: Path
 ) -> None:
-    text = run(
-        *(commands, "train.py", places(tmp_path), *COMMAND, "data=milk10k", "name=it"),
-        *(f"data.root={lacking[0]}", "trainer.max_epochs=1", *SYSTEMS["both"]),
-        *("trainer=ddp_cpu", "trainer.devices=2"),
+    code, text = commands.run(
+        *("train.py", *COMMAND, "data=milk10k", f"data.root={lacking[0]}", *SYSTEMS["both"]),
+        *("trainer=ddp_cpu", "trainer.max_epochs=1", "name=it"),
+        env=places(tmp_path),
     )
+    assert code == 0, text
+    assert (tmp_path / "runs/it/fold0/frozen.yaml").exists(), "one process"
     oof = read_predictions(tmp_path / "runs/it/fold0/oof.parquet")
-    assert oof["lesion_id"].is_unique, text
+    assert oof["lesion_id"].is_unique
+    assert len(oof) == 30
     assert np.isfinite(oof.filter(like="prob_").to_numpy()).all()
