@@ -230,6 +230,16 @@ def test_a_system_trains_a_step(milk32: Path, tmp_path: Path, system: str) -> No
         assert record["network"]["metadata"] == kept.layout
 
 
+def test_the_experiment_trains_a_step(milk32: Path, tmp_path: Path) -> None:
+    trainer = trains(tmp_path, milk32, "experiment=milk10k_dual_effnetv2", "split.n_folds=2")
+    assert trainer.callback_metrics["train/loss"].isfinite()
+    assert trainer.datamodule.views == BOTH
+    assert len(trainer.datamodule.encoder.columns) == 18
+    network = trainer.lightning_module.network
+    assert len(network.others) == 1
+    assert network.arguments["fusion"]["kind"] == "gated"
+
+
 def test_a_lesion_without_a_view_trains_with_mixing(
     lacking: tuple[Path, set[str], str], tmp_path: Path
 ) -> None:

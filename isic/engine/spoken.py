@@ -44,8 +44,8 @@ def announce(
     for pack in data.train_rows.packs:
         log.info("pixels  %s", pack.path)
     if data.encoder:
-        columns, n = ", ".join(data.encoder.columns), len(data.encoder.names)
-        log.info("columns %s: %d features", columns, n)
+        sizes = len(data.encoder.columns), len(data.encoder.names)
+        log.info("known   %s: %d columns, %d features", ", ".join(data.metadata), *sizes)
     log.info(
         "model   %s, %s, pretrained=%s, %d px",
         config["model"].get("backbone", type(classifier.network).__name__),
