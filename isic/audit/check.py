@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from isic.audit.duplicates import check_duplicates
 from isic.audit.findings import ODD, WRONG, Finding, Part
 from isic.audit.images import check_images
 from isic.audit.leaks import check_ids, check_pairs
+from isic.audit.lesions import check_lesions
 from isic.audit.report import Report
 from isic.audit.shortcuts import check_shortcuts
 from isic.audit.tables import check_table
@@ -22,7 +24,7 @@ from isic.images.fingerprint import has_fingerprints, keep_fingerprints
 from isic.images.sources import Ref
 from isic.index.integrity import OK, read_images, read_with_prints
 from isic.index.schema import Index, archive_hash
-from isic.split.overlap import overlap_pairs
+from isic.split.overlap import Pair, overlap_pairs
 
 
 def check_archive(
@@ -46,6 +48,7 @@ def check_archive(
     with _timed(report, "table"):
         report.parts["table"] = check_table(index)
         report.parts["ids"] = check_ids(index)
+        report.parts["lesions"] = check_lesions(index)
     if images:
         with _timed(report, "images"):
             new = overlap and not has_fingerprints(
@@ -56,9 +59,15 @@ def check_archive(
         report.parts["images"] = check_images(
             index, files, missing_images=missing_images, on_bad_image=on_bad_image
         )
-    if overlap and files is not None and (files["status"] == OK).any():
+    pairs, read = None, None if files is None else files["status"] == OK
+    if overlap and read is not None and read.any():
         with _timed(report, "copies"):
-            report.parts["copies"] = _copies(index, cache_root, prints)
+            pairs = _pairs(report, index, cache_root, prints)
+            if pairs is not None:
+                report.parts["copies"] = check_pairs(index, pairs, n_read=int(read.sum()))
+    report.parts["duplicates"] = check_duplicates(
+        index, pairs or (), read if pairs is not None else None
+    )
     with _timed(report, "shortcuts"):
         report.parts["shortcuts"] = check_shortcuts(index, files)
     return report
@@ -80,15 +89,18 @@ def _files(
         return None, None
 
 
-def _copies(index: Index, cache_root: Path, prints: bytearray | None) -> Part:
+def _pairs(
+    report: Report, index: Index, cache_root: Path, prints: bytearray | None
+) -> list[Pair] | None:
     """Pairs that show the same; a cache that cannot be written to costs this part alone."""
     try:
         if prints is not None:
             keep_fingerprints(index.sources, _refs(index), prints, cache_root=cache_root)
-        return check_pairs(index, overlap_pairs(index, cache_root=cache_root))
+        return overlap_pairs(index, cache_root=cache_root)
     except IsicError as error:
         text = f"not looked for: {error}"
-        return Part([Finding(ODD, "copies", text, "overlap=false goes without")])
+        report.parts["copies"] = Part([Finding(ODD, "copies", text, "overlap=false goes without")])
+        return None
 
 
 def _refs(index: Index) -> list[Ref]:

@@ -1,13 +1,14 @@
 """One thing that the check says: how bad it is, what it is of, what was found, what to do.
 
-`right` needs nothing, `odd` lets the command end with 0, `wrong` makes it end with 3.
+`right` needs nothing, `note` says how a table was read, `odd` wants a look, `wrong` makes the
+command end with 3; the others let it end with 0.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-RIGHT, ODD, WRONG = "right", "odd", "wrong"
+RIGHT, NOTE, ODD, WRONG = STATES = ("right", "note", "odd", "wrong")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What would make a score too good: patients, lesions and pictures on both sides, unequal labels.
 
 Source: the ids of the index, and the pairs of images that show the same (`isic.split.overlap`).
-Unit: patient, lesion, or pair of images.
+Unit: patient, lesion, image or pair of images.
+Trap: that nothing is found says little where nothing is known: each line says among how many.
 Trap: a pair within one patient is harmless, folds keep it together; across patients it is what
 folds by patient would miss, and the reason why splits follow such pairs.
 """
@@ -13,17 +14,17 @@ import pandas as pd
 from isic.audit.findings import ODD, RIGHT, Finding, Part
 from isic.errors import first_five
 from isic.index.schema import LEADING, USE, Index
-from isic.split.groups import group_of
+from isic.split.groups import bare, group_of
 
 Pairs = Iterable[tuple[str, str, str]]
+NAMES = ("image_id", "duplicate_of", "parent_id")
 
 
 def check_ids(index: Index) -> Part:
-    """Ids in train and test, lesions of several labels or patients, columns of train alone."""
+    """Patients, lesions and images of train and of test, and columns of train alone."""
     table = index.table
-    shared = {f"{what}s": _in_both(table, f"{what}_id") for what in ("patient", "lesion")}
-    labels = _several(table, "lesion_id", "target")
-    patients = _several(table, "lesion_id", "patient_id")
+    shared = {f"{what}s": _in_both(table[f"{what}_id"], table) for what in ("patient", "lesion")}
+    shared["images"] = _in_both(*_named(table))
     undeclared = _train_only(index)
     findings = [
         Finding(
@@ -35,28 +36,24 @@ def check_ids(index: Index) -> Part:
         for what, ids in shared.items()
         if ids
     ]
-    for ids, what in ((labels, "labels"), (patients, "patients")):
-        if ids:
-            text = f"{len(ids):,} lesions have several {what}: {first_five(ids)}"
-            findings.append(Finding(ODD, "lesions", text, "correct the table, or know why"))
+    findings[:0] = _unshared(table, shared)
     if undeclared:
         text = f"known for train rows only, and not listed as such: {first_five(undeclared)}"
         todo = "no features; list them in train_only_columns of the archive's reader"
         findings.append(Finding(ODD, "train-only", text, todo))
-    if not any(shared.values()):
-        findings.insert(0, Finding(RIGHT, "leaks", _unshared(table[table["split"] == "test"])))
     facts = {
         **{f"{what}_in_train_and_test": ids for what, ids in shared.items()},
-        "lesions_with_several_labels": labels,
-        "lesions_of_several_patients": patients,
         "train_only_columns": [c for c in index.info.train_only_columns if c in table],
         "train_only_columns_not_listed": undeclared,
     }
     return Part(findings, facts)
 
 
-def check_pairs(index: Index, pairs: Pairs) -> Part:
-    """What pairs of images that show the same mean for folds, test scores and labels."""
+def check_pairs(index: Index, pairs: Pairs, *, n_read: int) -> Part:
+    """What pairs of images that show the same mean for folds, test scores and labels.
+
+    n_read: Images that were compared; the others of the table may show anything.
+    """
     table = index.table.assign(group=group_of(index.table)).set_index("image_id")
     found = pd.DataFrame(
         sorted((*sorted((a, b)), kind) for a, b, kind in pairs), columns=["a", "b", "kind"]
@@ -94,31 +91,61 @@ def check_pairs(index: Index, pairs: Pairs) -> Part:
         if ids
     ]
     if not findings:
-        text = f"{len(found):,} pairs show the same, each within a patient or lesion"
-        text = text if len(found) else "no two images show the same"
+        within = f"{len(found):,} pairs show the same, each within a patient or lesion"
+        among = f"{n_read:,} images that were read" + _unread(len(table) - n_read)
+        text = f"{within if len(found) else 'no two show the same'}, among {among}"
         findings = [Finding(RIGHT, "copies", text)]
     counts = {str(kind): int(n) for kind, n in found["kind"].value_counts().items()}
-    return Part(findings, {"pairs": dict(sorted(counts.items())), **named})
+    return Part(findings, {"images": n_read, "pairs": dict(sorted(counts.items())), **named})
 
 
-def _unshared(test: pd.DataFrame) -> str:
+def _unread(n: int) -> str:
+    return f"; nothing is known of the {n:,} others" if n else ""
+
+
+def _unshared(table: pd.DataFrame, shared: dict[str, list[str]]) -> list[Finding]:
+    """What train and test do not share, and where that cannot be said."""
+    train, test = (table[table["split"] == split] for split in ("train", "test"))
+    known = {
+        split: {k: int(rows[f"{k[:-1]}_id"].notna().sum()) for k in ("patients", "lesions")}
+        for split, rows in (("train", train), ("test", test))
+    }
+    todo = "a score may be too good: add patient_id or lesion_id, or trust it less"
+    if not any(known["train"].values()):
+        text = (
+            "no patient or lesion of a train row is known: nothing can be said of what two folds"
+            + (", or train and test, share" if len(test) else " share")
+        )
+        return [Finding(ODD, "leaks", text, todo)]
     if test.empty:
-        return "there are no test rows that could share a patient"
-    if test[["patient_id", "lesion_id"]].isna().all(axis=None):
-        return "test rows name no patient or lesion that train rows could share"
-    return "no patient or lesion is in train and in test"
+        return [Finding(RIGHT, "leaks", "there are no test rows that could share a patient")]
+    compared = [k for k in known["train"] if known["train"][k] and known["test"][k]]
+    if not compared:
+        text = "no patient or lesion of a test row is known: nothing can be said of what train and"
+        return [Finding(ODD, "leaks", f"{text} test share", todo)]
+    return [
+        Finding(
+            RIGHT,
+            "leaks",
+            f"none of the {k} is in train and in test; known for {known['train'][k]:,} of "
+            f"{len(train):,} train rows and {known['test'][k]:,} of {len(test):,} test rows",
+        )
+        for k in compared
+        if not shared[k]
+    ]
 
 
-def _in_both(table: pd.DataFrame, column: str) -> list[str]:
+def _named(table: pd.DataFrame) -> tuple[pd.Series, pd.DataFrame]:
+    """Names of images as the splits see them, of the row or what it is made from, and its split."""
+    frame = pd.concat([table[["split"]].assign(name=table[c]) for c in NAMES if c in table])
+    known = frame[frame["name"].notna()]
+    return bare(known["name"].astype("string")), known
+
+
+def _in_both(ids: pd.Series, table: pd.DataFrame) -> list[str]:
     """The ids that train and test rows share."""
-    ids = {split: set(rows.dropna()) for split, rows in table.groupby("split")[column]}
-    return sorted(map(str, ids.get("train", set()) & ids.get("test", set())))
-
-
-def _several(table: pd.DataFrame, column: str, of: str) -> list[str]:
-    """The ids of `column` whose rows hold more than one value of `of`."""
-    pairs = table[[column, of]].dropna().drop_duplicates()
-    return sorted(map(str, pairs.loc[pairs[column].duplicated(), column].unique()))
+    sides = [set(ids[(table["split"] == split).to_numpy()].dropna()) for split in ("train", "test")]
+    return sorted(map(str, sides[0] & sides[1]))
 
 
 def _train_only(index: Index) -> list[str]:

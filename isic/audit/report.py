@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isic.audit.findings import ODD, RIGHT, WRONG, Finding, Part
+from isic.audit.findings import ODD, STATES, WRONG, Finding, Part
 from isic.index.schema import DatasetInfo
 from isic.runs import write_text
 
@@ -29,9 +29,9 @@ class Report:
 
     @property
     def findings(self) -> list[Finding]:
-        """What is right, then odd, then wrong: the last lines are read first."""
+        """What is right, then notes, odd, wrong: the last lines are read first."""
         found = [f for part in self.parts.values() for f in part.findings]
-        return [f for state in (RIGHT, ODD, WRONG) for f in found if f.state == state]
+        return [f for state in STATES for f in found if f.state == state]
 
     @property
     def errors(self) -> list[Finding]:
@@ -45,12 +45,12 @@ class Report:
             "archive_hash": self.archive_hash,
             "license": self.info.license,
             "citation": self.info.citation,
-            "states": {state: self._count(state) for state in (RIGHT, ODD, WRONG)},
+            "states": {state: self._count(state) for state in STATES},
             **{name: dict(part.facts) for name, part in self.parts.items()},
         }
 
     def lines(self) -> list[str]:
-        """What is right and odd, for the screen; what is wrong is the command's error after it."""
+        """All but what is wrong, for the screen; that is the command's error after it."""
         lines = [f"{self.info.name} in {self.root}"]
         for f in self.findings:
             if f.state == WRONG:

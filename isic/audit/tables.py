@@ -5,7 +5,7 @@ Unit: row = image. Trap: counts that differ are odd, not wrong: a part of an arc
 one and another release are all fine to train on.
 """
 
-from isic.audit.findings import ODD, RIGHT, Finding, Part
+from isic.audit.findings import NOTE, ODD, RIGHT, Finding, Part
 from isic.errors import first_five
 from isic.index.schema import Index, standard_columns
 
@@ -39,7 +39,7 @@ def check_table(index: Index) -> Part:
 def _notes(index: Index) -> list[Finding]:
     """What the reader met that is no fault; images that are not there are looked at apart."""
     notes = [note for note in index.notes if "no image file" not in note]
-    return [Finding(ODD, "reader", note, "nothing if it is meant") for note in notes]
+    return [Finding(NOTE, "reader", note) for note in notes]
 
 
 def counts_of(index: Index) -> dict[str, int]:

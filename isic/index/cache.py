@@ -26,7 +26,18 @@ METADATA = b"isic-index"
 DEEPEST = 8  # folders below the root
 LARGE = 100_000  # bytes of a folder's own entry, some thousands of files
 # In place edits of other files (images) do not change a table.
-STAMPED = (".csv", ".tsv", ".tab", ".txt", ".json", ".hdf5", ".tfrec", ".tfrecord", ".tfrecords")
+STAMPED = (
+    ".csv",
+    ".tsv",
+    ".tab",
+    ".txt",
+    ".json",
+    ".hdf5",
+    ".h5",
+    ".tfrec",
+    ".tfrecord",
+    ".tfrecords",
+)
 
 
 def cached_index(builder: Callable[[Path], Index], root: Path, *, cache_root: Path) -> Index:

@@ -85,23 +85,6 @@ def possible_classes(archive: str) -> tuple[str, ...]:
     return tuple(name for name in SHARED if name in found)
 
 
-def milk10k_class(full: str) -> str | None:
-    """MILK10k's own class of a `diagnosis_full`; None where the published map lacks it."""
-    return _milk10k_classes().get(full.strip().lower())
-
-
-def taxonomy() -> pd.DataFrame:
-    """The whole table for people: archive, raw, shared, malignant (Int64), source."""
-    rows = [
-        (archive, raw, *entry)
-        for archive in ("isic2019", "isic2020", "milk10k", "ham10000", "pad_ufes", "archive_words")
-        for raw, entry in _words(archive).items()
-    ]
-    rows += [("isic2024", "::".join(p), *_tree_meaning(p, s)) for p, s in _tree().items()]
-    table = pd.DataFrame(rows, columns=["archive", "raw", *Meaning._fields])
-    return table.astype({"malignant": "Int64"})
-
-
 def _meanings(archive: str, raw: pd.Series) -> dict[str, Meaning]:
     """Each distinct label's meaning; a few dozen look-ups for any number of rows."""
     found = {v: meaning(archive, str(v)) for v in raw.dropna().unique()}

@@ -7,16 +7,20 @@ Source: the user's own files, or pseudo-labels written by an earlier run; any fo
   parent_id   image_id of the archive's row that it was made from, or of another extra row
   weight      of its loss, above 0, default 1
   patient_id lesion_id age sex site attribution view   as in the index
-Unit: one row an image, `split` train, `external` true, in the mount `@extra<k>/`.
+Unit: one row an image, `split` train, `external` true, in the mount `@extra<k>/`. Column names in
+any case.
 Trap: an image made from another belongs to the same group; only `parent_id` or a shared patient or
 lesion says so. In an archive of lesions an extra row is a lesion of its own: its lesion_id must be
 new, and parent_id links it.
+Trap: what shows a test image must not train: rows made from one, or showing its lesion, are
+refused. Patients of test rows are a note, since many archives are split by image.
 """
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +30,15 @@ from isic.errors import DataError, first_five
 from isic.images.sources import check_refs
 from isic.index.folder.files import safe_ids
 from isic.index.folder.read import read_text, to_number
+from isic.index.merged_rows import SUFFIX
+from isic.index.raw_csv import without_gaps
 from isic.index.schema import Index, faults_of, one_hot, raise_faults
+from isic.index.tables import bare_ids
 
 log = logging.getLogger(__name__)
 
 TEXTS = ("patient_id", "lesion_id", "sex", "site", "attribution", "view", "parent_id")
+NEAR = 0.79  # of 1: `parent` is near `parent_id`, `stage` is not near `age`
 KNOWN = ("image", "label", "target", "image_id", "weight", "age", *TEXTS)
 
 
@@ -49,6 +57,8 @@ def with_extra(index: Index, files: str | Path | Sequence[str | Path]) -> Index:
         table = _joined(table, rows)
         notes += [f"{len(rows)} extra rows from {path}", *found]
     _refuse_strangers(table, paths)
+    _refuse_tested(table, paths)
+    notes += _tested_patients(table)
     for note in notes[len(index.notes) :]:
         log.info("%s: %s", index.info.name, note)
     return replace(index, table=table, mounts=mounts, notes=notes)
@@ -56,7 +66,7 @@ def with_extra(index: Index, files: str | Path | Sequence[str | Path]) -> Index:
 
 def _rows(path: Path, index: Index, mount: str) -> tuple[pd.DataFrame, list[str]]:
     """The rows of one file in the index's columns, and notes."""
-    raw = read_text(path)
+    raw = _known_columns(read_text(path), path)
     if "image" not in raw or not {"label", "target"} & set(raw):
         raise DataError(
             f"{path}: expected the columns image and label (or target), got "
@@ -65,6 +75,9 @@ def _rows(path: Path, index: Index, mount: str) -> tuple[pd.DataFrame, list[str]
     unused = [c for c in raw.columns if c not in KNOWN]
     notes = [f"{path.name}: columns not used: {first_five(unused)}"] if unused else []
     raw = raw.reindex(columns=list(KNOWN)).astype("string")
+    for column in (c for c in TEXTS if c != "view"):
+        raw[column] = without_gaps(raw[column], group=column in ("patient_id", "lesion_id"))
+    raw["parent_id"] = bare_ids(raw["parent_id"])
     faults = _fill(raw, index)
     named = raw["image_id"].fillna(raw["image"])
     rows = raw[list(TEXTS)].assign(
@@ -83,6 +96,26 @@ def _rows(path: Path, index: Index, mount: str) -> tuple[pd.DataFrame, list[str]
     faults += faults_of(rows.reset_index(drop=True), index.info) + _clashes(rows, index)
     raise_faults(list(dict.fromkeys(faults)), where=str(path), next_step="Correct the file.")
     return rows, notes
+
+
+def _known_columns(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The file with known columns in lower case; a name that looks misspelt is a fault."""
+    lower = {c: c.lower() for c in raw.columns if c.lower() in KNOWN}
+    raw = raw.rename(columns=lower)
+    near = {
+        c: found[0]
+        for c in raw.columns
+        if c not in KNOWN and (found := get_close_matches(c.lower(), KNOWN, 1, NEAR))
+    }
+    misspelt = [f"{c!r} (is {name} meant?)" for c, name in near.items() if name not in raw]
+    twice = [str(c) for c in raw.columns[raw.columns.duplicated()]]
+    if misspelt or twice:
+        got = [*misspelt, *(f"{c} twice" for c in twice)]
+        raise DataError(
+            f"{path}: columns must be of {', '.join(KNOWN)}, or unlike them; got "
+            f"{first_five(got)}; rename or remove them"
+        )
+    return raw
 
 
 def _fill(raw: pd.DataFrame, index: Index) -> list[str]:
@@ -210,3 +243,45 @@ def _refuse_strangers(table: pd.DataFrame, paths: Sequence[Path]) -> None:
             f"{first_five(paths)}: parent_id must be an image_id of the archive, got "
             f"{int(bad.sum())} others: {first_five(parent[bad])}"
         )
+
+
+def _refuse_tested(table: pd.DataFrame, paths: Sequence[Path]) -> None:
+    """No extra row may show a test image: by its own id, its lesion, or a parent at any remove."""
+    test, extra = table[table["split"] == "test"], table[table["external"]]
+    tested = set(test["image_id"].str.removesuffix(SUFFIX))
+    parents: dict[str, str] = dict(
+        extra[["image_id", "parent_id"]].dropna().itertuples(index=False)
+    )
+    shown = [_leads_to(image_id, parents, tested) for image_id in extra["image_id"]]
+    bad = pd.Series(shown, index=extra.index, dtype=bool)
+    bad |= _held(extra["lesion_id"], test["lesion_id"].dropna())
+    if bad.any():
+        raise DataError(
+            f"{first_five(paths)}: {int(bad.sum())} rows show test images: "
+            f"{first_five(extra.loc[bad, 'image_id'])}; leave them out: a model that has seen them "
+            "is not tested by them"
+        )
+
+
+def _leads_to(image_id: str, parents: Mapping[str, str], tested: Set[str]) -> bool:
+    """Whether an image or what it was made from is one of these, whatever its resolution."""
+    seen = set[str]()
+    at: str | None = image_id
+    while at is not None and at not in seen:
+        if at.removesuffix(SUFFIX) in tested:
+            return True
+        seen.add(at)
+        at = parents.get(at)
+    return False
+
+
+def _tested_patients(table: pd.DataFrame) -> list[str]:
+    """A note of extra rows whose patient is one of the test rows."""
+    test, extra = table[table["split"] == "test"], table[table["external"]]
+    known = extra[_held(extra["patient_id"], test["patient_id"].dropna())]
+    if known.empty:
+        return []
+    named = first_five(known["image_id"])
+    return [
+        f"{len(known)} extra rows are of patients of test rows: {named}; scores may be too good"
+    ]

@@ -14,26 +14,28 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from isic.errors import DataError, first_five
 
+Folders = str | Sequence[str] | None  # one, several, or everywhere
 # In order of choice where a folder holds an id twice; a DICOM file is the slowest way to a JPEG.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".dcm")
 
 
 def find_images(
-    root: Path, ids: pd.Series, *, official: Sequence[str] = (), within: str | None = None
+    root: Path, ids: pd.Series, *, official: Sequence[str] = (), within: Folders = None
 ) -> pd.Series:
     """Return the reference of each id, null where no file bears its name.
 
     official: Folders (relative to the root) whose files win over those elsewhere, best first; what
         lies in their subfolders counts as theirs.
-    within: The only folder to look in, relative to the root.
+    within: The only folder to look in, or folders, relative to the root.
 
     Raises:
-        DataError: `within` is no folder, or ids that lie in several folders of the same rank.
+        DataError: `within` names what is no folder, or ids that lie in several folders of one rank.
     """
-    wanted, found = set(ids.dropna()), dict[str, tuple[tuple[int, int], str]]()
+    wanted, found = set(ids.dropna().tolist()), dict[str, tuple[tuple[int, int], str]]()
     rivals: dict[str, list[str]] = {}
     for name in walk(root, within, suffixes=EXTENSIONS):
         stem, extension = os.path.splitext(name.rpartition("/")[2])
@@ -50,14 +52,17 @@ def find_images(
         named = first_five(" and ".join(pair) for pair in rivals.values())
         raise DataError(
             f"{len(rivals)} images lie in more than one folder of {root.absolute()}: {named}; "
-            f"name the folder to use with data.index.images=FOLDER"
+            f"name the folder to use with data.index.images=FOLDER, or those of train and test "
+            f"with data.index.images=[FOLDER,FOLDER]"
         )
     return references(ids, {stem: name for stem, (_, name) in found.items()})
 
 
 def references(ids: pd.Series, found: Mapping[str, str]) -> pd.Series:
     """The reference of each id as text, null where there is none; one type even if all are null."""
-    refs: pd.Series = pa.array([found.get(i) for i in ids], pa.string()).to_pandas()
+    names = pa.array(found.values(), pa.string())
+    place = pc.index_in(pa.array(ids, pa.string()), value_set=pa.array(found, pa.string()))
+    refs: pd.Series = names.take(place).to_pandas()
     return refs.set_axis(ids.index)
 
 
@@ -66,17 +71,32 @@ def zips_of(root: Path) -> list[str]:
     return sorted(p.name for p in root.iterdir() if p.suffix.lower() == ".zip")
 
 
-def walk(root: Path, within: str | None, *, suffixes: tuple[str, ...]) -> Iterator[str]:
+def walk(root: Path, within: Folders, *, suffixes: tuple[str, ...]) -> Iterator[str]:
     """Names of the files with one of these endings, relative to the root, in a fixed order.
 
-    Links are followed. Raises DataError where `within` is no folder below the root.
+    within: Look only there, in this order; None looks everywhere. Each folder is visited once.
+
+    Links are followed. Raises DataError where `within` names no folder below the root.
     """
-    start = root / (within or "")
+    folders = [within or ""] if within is None or isinstance(within, str) else list(within)
+    starts = [_start(root, folder) for folder in folders]  # all of them before the first name
+    seen: set[str] = set()
+    for start in starts:
+        yield from _walk(root, start, seen, suffixes)
+
+
+def _start(root: Path, folder: str) -> Path:
+    """The folder of the root that `data.index.images` names; DataError where there is none."""
+    start = root / folder
     if ".." in start.parts or not start.is_relative_to(root) or not start.is_dir():
         raise DataError(
-            f"data.index.images: expected a folder of data.root, got {start.absolute()}"
+            f"data.index.images: expected a folder of data.root, got {start.absolute()}; "
+            f"name it relative to {root.absolute()}"
         )
-    seen: set[str] = set()
+    return start
+
+
+def _walk(root: Path, start: Path, seen: set[str], suffixes: tuple[str, ...]) -> Iterator[str]:
     for folder, inner, files in os.walk(start, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link back up would never end

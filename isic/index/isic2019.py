@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isic.index.image_files import find_images
+from isic.index.image_files import Folders, find_images
 from isic.index.schema import DatasetInfo, Index
 from isic.index.sites import SOURCES
 from isic.index.tables import NO_ROWS, Reading, not_of, one_hot_target
@@ -102,10 +102,10 @@ RENAMED = {
 OFFICIAL = ("ISIC_2019_Training_Input", "ISIC_2019_Test_Input")
 
 
-def build_index(root: Path, *, images: str | None = None) -> Index:
+def build_index(root: Path, *, images: Folders = None) -> Index:
     """Read the tables below `root`; never opens an image and needs none.
 
-    images: The only folder to look for images in, relative to the root; None looks everywhere.
+    images: The only folder (or a list) to look in for images, relative to the root; None: all.
 
     Raises:
         DataError: No folder or table (with the download command), or the list of all faults.
@@ -163,7 +163,6 @@ def _resized(reading: Reading, metadata: Path | None) -> pd.DataFrame:
     path = reading.require(*names)
     rows = reading.csv(path, RESIZED, id_column="image_name", optional=list(RESIZED)[6:])
     rows = rows.drop(columns=["benign_malignant", "target"], errors="ignore")
-    rows["patient_id"] = rows["patient_id"].mask(rows["patient_id"] == "-1")  # -1: not known
     code = rows["diagnosis"].map({name: i for i, name in enumerate(CLASSES)})
     reading.faults += not_of(rows["diagnosis"], CLASSES, rows["image_name"], what=path.name)
     rows["target"] = code.astype("Int64")

@@ -5,7 +5,8 @@ images. Row unit: image. Tables: train.csv or ISIC_2020_Training_GroundTruth(_v2
 lesion_id and is used for it beside the others), test.csv or ISIC_2020_Test_Metadata.csv,
 ISIC_2020_Training_Duplicates.csv (425 pairs: the second image is marked `duplicate_of` the first).
 Images, found by id below the root: JPEG in any folder, as in the official zips and the reduced sets
-`jpeg-melanoma-<side>x<side>`; DICOM where there is no JPEG; TFRecords where there is neither.
+`jpeg-melanoma-<side>x<side>`; DICOM where there is no JPEG, whose tags fill empty cells of
+patient, age, sex and site (`isic2020_tags`); TFRecords where there is neither.
 Targets: `malignant` (the challenge's) or `diagnosis` (the nine classes of ISIC 2019, as the winner
 trained, arXiv 2010.05351).
 Trap: 27,124 of the benign have no diagnosis, `unknown`, which is UNK here though most are nevi.
@@ -17,18 +18,19 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from isic.errors import ConfigError, first_five
 from isic.index.diagnosis import shared_class
-from isic.index.image_files import find_images
+from isic.index.image_files import Folders, find_images
 from isic.index.isic2019 import CLASSES
+from isic.index.isic2020_pairs import duplicates
+from isic.index.isic2020_tags import filled_from_tags
 from isic.index.raw_csv import parse_binary
 from isic.index.record_files import find_records
 from isic.index.schema import DatasetInfo, Index
 from isic.index.sites import SOURCES
-from isic.index.tables import NO_ROWS, Reading, bare_ids, not_of
+from isic.index.tables import NO_ROWS, Reading, not_of
 
 # Raw values of train.csv, by frequency -> class, as the winner mapped them.
 DIAGNOSES = {
@@ -138,11 +140,11 @@ OFFICIAL = (
 )
 
 
-def build_index(root: Path, *, target: str = "malignant", images: str | None = None) -> Index:
+def build_index(root: Path, *, target: str = "malignant", images: Folders = None) -> Index:
     """Read the tables below `root`; never decodes an image and needs none.
 
     target: `malignant` (two classes) or `diagnosis` (nine).
-    images: The only folder to look for images in, relative to the root; None looks everywhere.
+    images: The only folder (or a list) to look in for images, relative to the root; None: all.
 
     Raises:
         ConfigError: `target` is neither.
@@ -156,6 +158,8 @@ def build_index(root: Path, *, target: str = "malignant", images: str | None = N
     if refs.isna().any():
         records, notes = find_records(reading.root, rows["image_id"], within=images)
         refs, reading.notes = refs.fillna(records), reading.notes + notes
+    rows, notes = filled_from_tags(reading.root, rows, refs)
+    reading.notes += notes
     return reading.finish(rows, refs)
 
 
@@ -172,7 +176,8 @@ def _train(reading: Reading, target: str) -> pd.DataFrame:
         names = (path.name, lesions.name)
         # Folds go by patient, so that a lesion that is not known costs nothing.
         rows = reading.joined(rows, more, on="image_name", names=names, needed=False)
-    return _with_duplicates(reading, _labelled(reading, rows, path.name, target))
+    rows = _labelled(reading, rows, path.name, target)
+    return rows.assign(duplicate_of=duplicates(reading, rows))
 
 
 def _labelled(reading: Reading, rows: pd.DataFrame, name: str, target: str) -> pd.DataFrame:
@@ -209,26 +214,3 @@ def _read(
     """A table of images, whichever of its names the columns bear."""
     optional = (*optional, *EXTRA)
     return reading.csv(path, columns, id_column="image_name", optional=optional, aliases=ALIASES)
-
-
-def _with_duplicates(reading: Reading, rows: pd.DataFrame) -> pd.DataFrame:
-    """Mark the second image of each published pair as a duplicate of the first."""
-    path = reading.find("ISIC_2020_Training_Duplicates.csv")
-    rows["duplicate_of"] = pd.Series(np.nan, index=rows.index, dtype="object")
-    if path is None:
-        reading.notes.append(
-            "no ISIC_2020_Training_Duplicates.csv: 425 images are in the archive twice, and both "
-            "are used"
-        )
-        return rows
-    kinds = {"image_name_1": "text", "image_name_2": "text"}
-    pairs = reading.csv(path, kinds, id_column="image_name_2").apply(bare_ids)
-    here = pairs.isin(set(rows["image_name"])).all(axis=1)
-    if not here.all():
-        reading.notes.append(
-            f"{path.name}: {int((~here).sum())} of {len(pairs)} pairs name images that are not in "
-            f"the train table: {first_five(pairs.loc[~here, 'image_name_2'])}"
-        )
-    first = pairs[here].set_index("image_name_2")["image_name_1"]
-    rows["duplicate_of"] = rows["image_name"].map(first[~first.index.duplicated()])
-    return rows

@@ -38,6 +38,7 @@ from isic.index.schema import (
 log = logging.getLogger(__name__)
 
 TARGETS = ("diagnosis", "malignant")
+NO_PARTS = ("merged", "unlabelled")
 
 INFO = DatasetInfo(
     name="merged",
@@ -122,8 +123,8 @@ def _checked(parts: Sequence[str], target: str, places: Mapping[str, str]) -> li
 
 
 def _readers() -> list[str]:
-    """Modules of this package with a `build_index` of one archive."""
-    names = [m.name for m in pkgutil.iter_modules(isic.index.__path__) if m.name != "merged"]
+    """Modules of this package with a `build_index` of one archive with labels."""
+    names = [m.name for m in pkgutil.iter_modules(isic.index.__path__) if m.name not in NO_PARTS]
     return [n for n in names if hasattr(importlib.import_module(f"isic.index.{n}"), "build_index")]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from isic.errors import first_five
-from isic.index.image_files import find_images
+from isic.index.image_files import Folders, find_images
 from isic.index.milk10k_columns import (
     BUNDLE,
     BUNDLE_OPTIONAL,
@@ -90,10 +90,10 @@ ALIASES = {"lesion": "lesion_id"}
 OFFICIAL = ("MILK10k_Training_Input", "MILK10k_Test_Input")
 
 
-def build_index(root: Path, *, images: str | None = None) -> Index:
+def build_index(root: Path, *, images: Folders = None) -> Index:
     """Read the tables below `root`; never opens an image and needs none.
 
-    images: The only folder to look for images in, relative to the root; None looks everywhere.
+    images: The only folder (or a list) to look in for images, relative to the root; None: all.
 
     Raises:
         DataError: No folder or table (with the download command), or the list of all faults.

@@ -1,12 +1,14 @@
 """One archive CSV -> a typed Arrow table and the list of everything that is wrong with it.
 
 Source: any official metadata file; types are given, never inferred, since the same column reads
-as int in one published copy and as float in another. Missing = empty cell or literal `NA`.
+as int in one published copy and as float in another. Missing = empty cell or literal `NA`; in ids,
+sex and site any word of `MISSING` too (`without_gaps`).
 Handles a byte-order mark, CRLF, blanks around column names and any column order; 401,059 x 55 in
 about a second.
 Trap: `label` columns stay text here, so that `benign`, `2` and `1.0` can be told apart later.
 """
 
+import codecs
 import csv
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +22,16 @@ import pyarrow.csv as pa_csv
 
 from isic.errors import DataError, first_five
 
-# "NA" stands in the hidden test file; "None" or "nan" would be a fault, not a gap.
+# Of any column; "NA" stands in the hidden test file.
 NULLS = ["", "NA"]
+# What people and programs write where nothing is known, in lower case. For ids, sex and site only:
+# "unknown" is a diagnosis of SIIM-ISIC 2020 and a location of ISIC 2024.
+MISSING = ("", "-", "<na>", "n/a", "na", "nan", "none", "null", "unknown")
+# Codes of the pre-resized sets for a patient or lesion that is not known.
+NO_GROUP = ("-1", "-1.0")
+DELIMITERS = (";", "\t", "|")
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+SAVE_AS = "save it as comma-separated UTF-8"
 NO_ALIASES: Mapping[str, str] = {}
 
 
@@ -74,8 +84,9 @@ def read_csv(
         strange = [f"{path.name}: has {len(extra)} columns that the official file has not: {named}"]
     # Without ids, or with two columns of one name, no row can be named in a message.
     if len(set(header)) < len(header) or id_column not in header:
-        found = f"its header is {first_five(header)}"
-        raise DataError("\n".join([f"{path} cannot be read; {found}", *faults]))
+        found = f"its header is {first_five(header) or 'empty'}"
+        known = _delimiter_fault(header) or faults
+        raise DataError("\n".join([f"{path} cannot be read; {found}", *known]))
     present = {c: columns[c] for c in header if c in columns}
     try:
         table = _read(path, present, header)
@@ -90,13 +101,41 @@ def read_csv(
     return RawTable(path, table, faults, strange)
 
 
+def without_gaps(values: pd.Series, *, group: bool = False) -> pd.Series:
+    """Text of an id, sex or site: no blanks around it, null where it is a word of `MISSING`.
+
+    group: Whether it names a patient or a lesion, where -1 means none: rows of one such word would
+        all be one patient.
+    """
+    text = values.str.strip()
+    words = MISSING + NO_GROUP if group else MISSING
+    return text.mask(text.str.lower().isin(words))
+
+
 def _header(path: Path) -> list[str]:
     """Read the column names alone; refuses what is no text at all."""
+    with path.open("rb") as raw:
+        start = raw.read(2)
+    if not start:
+        raise DataError(f"{path} is empty (0 bytes); download or copy it again")
+    if start in UTF16:
+        raise DataError(f"{path} is UTF-16 text, expected UTF-8; {SAVE_AS}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return [name.strip() for name in next(csv.reader(file), [])]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a UTF-8 CSV ({error}); is it still compressed?") from error
+        raise DataError(
+            f"{path} is not a UTF-8 CSV ({error}); is it still compressed? Unpack it, or {SAVE_AS}"
+        ) from error
+
+
+def _delimiter_fault(header: list[str]) -> list[str]:
+    """A fault for a header that something else than commas separates."""
+    line = ",".join(header)
+    other = max(DELIMITERS, key=line.count)
+    if line.count(other) <= line.count(","):
+        return []
+    return [f"its columns are separated by {other!r}, expected ','; {SAVE_AS}"]
 
 
 def _header_faults(
@@ -133,7 +172,8 @@ def _read_as_text(path: Path, kinds: Mapping[str, str], header: list[str], cause
         return _read(path, dict.fromkeys(kinds, "text"), header)
     except pa.ArrowInvalid as error:
         raise DataError(
-            f"{path} is not a readable CSV: {error}; compare its size with the download"
+            f"{path} is not a readable CSV: {error}; compare its size with the download, "
+            f"or {SAVE_AS}"
         ) from cause
 
 

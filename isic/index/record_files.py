@@ -1,6 +1,7 @@
 """Where the record of each id lies in the TFRecord files below an archive's root.
 
-Source: `*.tfrec` files as C. Deotte made them of SIIM-ISIC 2020: `image` (JPEG) and `image_name`.
+Source: `.tfrec`, `.tfrecord` and `.tfrecords` files as C. Deotte made them of SIIM-ISIC
+2020: features `image` (JPEG) and `image_name`.
 Unit: one reference `file.tfrec#<offset>` a row, null where no record bears its name. Every file is
 read once in full, since a record has no table of contents: about 300 MB a second.
 Trap: file names and the integer-coded columns decide nothing; a public `test16-26.tfrec` holds
@@ -13,29 +14,29 @@ from typing import Any
 
 import pandas as pd
 
-from isic.errors import first_five
+from isic.errors import DataError, first_five
+from isic.images.sources import TFRECORDS
 from isic.images.tfrecord import records
-from isic.index.image_files import references, walk
+from isic.index.image_files import Folders, references, walk
 
 log = logging.getLogger(__name__)
 
-SUFFIX = ".tfrec"
-
 
 def find_records(
-    root: Path, ids: pd.Series, *, within: str | None = None
+    root: Path, ids: pd.Series, *, within: Folders = None
 ) -> tuple[pd.Series, list[str]]:
     """Return the reference of each id, and notes on records that no row has or that came twice.
 
-    within: The only folder to look in, relative to the root.
+    within: The only folder to look in, or folders, relative to the root.
 
     Raises:
-        DataError: A file that is damaged.
+        DataError: A file that is damaged or empty.
     """
     known, found = set(ids.dropna()), dict[str, str]()
     strange: list[str] = []
     twice: list[str] = []
-    for name in walk(root, within, suffixes=(SUFFIX,)):
+    for name in walk(root, within, suffixes=TFRECORDS):
+        _refuse_empty(root / name)
         log.info("looking for images in %s", name)
         for offset, features in records(root / name):
             image_id = _name_of(features.get("image_name"))
@@ -53,6 +54,12 @@ def find_records(
             f"{len(twice)} TFRecords repeat an image, the first counts: {first_five(twice)}"
         )
     return references(ids, found), notes
+
+
+def _refuse_empty(path: Path) -> None:
+    """A download that broke off at once looks like a file without records."""
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes); download it again, or remove it")
 
 
 def _name_of(value: Any) -> str:

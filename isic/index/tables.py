@@ -12,6 +12,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from isic.errors import DataError, first_five
 from isic.index.image_files import zips_of
-from isic.index.raw_csv import NO_ALIASES, read_csv
+from isic.index.raw_csv import NO_ALIASES, read_csv, without_gaps
 from isic.index.schema import (
     DatasetInfo,
     Index,
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 EXTENSION = r"(?i)\.(jpe?g|png|dcm)$"  # the official scorer strips it from ids, too
 NUMBERS = ("age",)
+# Here, in `sex` and in any site, words such as `nan` and `unknown` mean a gap.
+GROUPS = ("patient_id", "lesion_id")
 FEW = 15  # values that a message can list
 OLDEST = 120
 NO_ROWS = pd.DataFrame()
@@ -84,7 +87,10 @@ class Reading:
         aliases: Mapping[str, str] = NO_ALIASES,
         refuse_extra: bool = False,
     ) -> pd.DataFrame:
-        """Read a table, ids without extension; absent columns are null. See `read_csv`."""
+        """Read a table: ids without extension, each once; absent columns are null. See `read_csv`.
+
+        A word that means a gap is null in ids, sex and site (`raw_csv.MISSING`).
+        """
         raw = read_csv(
             path,
             columns=columns,
@@ -98,9 +104,16 @@ class Reading:
         frame: pd.DataFrame = raw.table.to_pandas()
         for name in (c for c in columns if c not in frame and c not in optional):
             frame[name] = np.nan if columns[name] == "number" else None
-        frame[id_column] = bare_ids(frame[id_column])
-        self.faults += [f"{path.name}: {f}" for f in _repeated(frame[id_column], id_column)]
-        return frame
+        texts = [c for c in columns if c in frame and columns[c] == "text"]
+        for name in (c for c in texts if c in (*GROUPS, "sex") or "site" in c):
+            frame[name] = without_gaps(frame[name], group=name in GROUPS)
+        frame[id_column] = without_gaps(bare_ids(frame[id_column]))
+        twice = frame[id_column].notna() & frame[id_column].duplicated()
+        if not twice.any():
+            return frame
+        ids = frame.loc[twice, id_column].unique()
+        self.faults.append(f"{path.name}: {len(ids)} duplicate {id_column}: {first_five(ids)}")
+        return frame[~twice]  # said once: joins would multiply them, and the index say it again
 
     def joined(
         self,
@@ -228,13 +241,19 @@ def not_of(values: pd.Series, known: Collection[object], ids: pd.Series, *, what
     bad = ~values.isin(list(known))
     if not bad.any():
         return []
-    got = first_five([repr(v) for v in values[bad].unique()])
+    got = first_five([_shown(v) for v in values[bad].unique()])
     few = len(known) <= FEW
     expected = f"one of {', '.join(map(str, known))}" if few else f"a published one ({len(known)})"
     ids = ids.loc[values.index[bad]]
     return [
         f"{what}: {values.name} must be {expected}, got {got} in {len(ids)} rows: {first_five(ids)}"
     ]
+
+
+def _shown(value: Any) -> str:
+    """A cell as a message shows it: text in quotes, a number as it was written, `empty`."""
+    text = f"{value:g}" if isinstance(value, float) else repr(value)
+    return "empty" if pd.isna(value) else text
 
 
 def _odd_ages(table: pd.DataFrame) -> list[str]:
@@ -245,12 +264,6 @@ def _odd_ages(table: pd.DataFrame) -> list[str]:
     named = first_five(table.loc[odd, "image_id"])
     got = first_five(f"{age:g}" for age in table.loc[odd, "age"].unique())
     return [f"age must be 0..{OLDEST} years, got {got} in {int(odd.sum())} rows: {named}"]
-
-
-def _repeated(ids: pd.Series, id_column: str) -> list[str]:
-    """A fault for ids on several rows: joins would multiply them."""
-    twice = ids[ids.notna() & ids.duplicated()].unique()
-    return [f"{len(twice)} duplicate {id_column}: {first_five(twice)}"] if len(twice) else []
 
 
 def _standard(rows: pd.DataFrame, info: DatasetInfo) -> pd.DataFrame:
@@ -276,11 +289,11 @@ def _standard(rows: pd.DataFrame, info: DatasetInfo) -> pd.DataFrame:
 def _without_image(table: pd.DataFrame, root: Path) -> list[str]:
     """A note for each split whose rows have no image file, and for zips that may hold them."""
     notes = []
-    for split, rows in table.groupby("split", sort=False):
-        missing = int(rows["image"].isna().sum())
-        if missing:
-            named = first_five(rows.loc[rows["image"].isna(), "image_id"])
-            notes.append(f"{missing} of {len(rows)} {split} rows have no image file: {named}")
+    for split, count in table["split"].value_counts(sort=False).items():
+        lacking = table["image"].isna() & (table["split"] == split)
+        if lacking.any():
+            named = first_five(table.loc[lacking, "image_id"].tolist())  # a list: ten times faster
+            notes.append(f"{lacking.sum()} of {count} {split} rows have no image file: {named}")
     if notes and (zips := zips_of(root)):
         notes.append(f"not unpacked: {first_five(zips)}")
     return notes

@@ -46,7 +46,7 @@ def assign_folds(
         group = group_of(rows)
     fold = fixed_folds(rows)
     groups = count_groups(rows[fold == 0], group)
-    fold.loc[groups.rows] = deal_groups(groups, n_folds=n_folds, seed=seed)[groups.of_row]
+    fold.loc[groups.rows] = _deal_groups(groups, n_folds=n_folds, seed=seed)[groups.of_row]
     return fold
 
 
@@ -66,7 +66,7 @@ def fixed_folds(rows: pd.DataFrame) -> pd.Series:
     return fold
 
 
-def deal_groups(groups: Groups, *, n_folds: int, seed: int) -> Ints:
+def _deal_groups(groups: Groups, *, n_folds: int, seed: int) -> Ints:
     """The fold of each group (groups,). Raises DataError where a fold would hold one class."""
     if len(groups.names) < n_folds:
         raise DataError(

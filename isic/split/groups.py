@@ -70,6 +70,12 @@ def group_of(table: pd.DataFrame, overlap: Iterable[tuple[str, str]] = ()) -> pd
     return pd.Series(names[component], index=table.index, name="group", dtype="object")
 
 
+def bare(ids: pd.Series) -> pd.Series:
+    """Image ids without `SUFFIX`: two of one bare id are one image."""
+    cut: pd.Series = ids.str.removesuffix(SUFFIX)
+    return cut
+
+
 def count_groups(rows: pd.DataFrame, group: pd.Series) -> Groups:
     """Count the classes of each group among `rows`, which must all have a target.
 
@@ -108,11 +114,6 @@ def _ids(table: pd.DataFrame, column: str) -> pd.Series:
     return pd.Series(text.mask(text == ""))
 
 
-def _bare(ids: pd.Series) -> pd.Series:
-    bare: pd.Series = ids.str.removesuffix(SUFFIX)
-    return bare
-
-
 def _links(
     table: pd.DataFrame, image: pd.Series, overlap: Iterable[tuple[str, str]]
 ) -> tuple[Ints, Ints]:
@@ -120,10 +121,10 @@ def _links(
 
     That is its own, those that it points to, and those that show the same.
     """
-    rows, names = [np.arange(len(table))], [_bare(image)]
+    rows, names = [np.arange(len(table))], [bare(image)]
     for column in ("duplicate_of", "parent_id"):
         if column in table:
-            known = _bare(_ids(table, column)).dropna()
+            known = bare(_ids(table, column)).dropna()
             rows.append(known.index.to_numpy())
             names.append(known)
     codes = pd.factorize(pd.concat(names, ignore_index=True))[0]

@@ -17,7 +17,7 @@ import pandas as pd
 
 from isic.index.schema import Index, index_hash, sample_rows
 from isic.split.given import Named, given_split
-from isic.split.grouped import deal_groups, fixed_folds
+from isic.split.grouped import assign_folds, fixed_folds
 from isic.split.groups import count_groups, group_of, labelled
 from isic.split.hospital import ATTRIBUTION, hospital_folds
 from isic.split.options import Split, SplitOptions
@@ -196,9 +196,9 @@ def _folds(samples: _Samples, options: SplitOptions) -> pd.Series:
         fold.loc[free.index] = hospital_folds(free, group)
     else:
         assert options.n_folds is not None  # SplitOptions refuses it
-        groups = count_groups(free, group)
-        dealt = deal_groups(groups, n_folds=options.n_folds, seed=options.seed)
-        fold.loc[groups.rows] = dealt[groups.of_row]
+        fold.loc[free.index] = assign_folds(
+            free, n_folds=options.n_folds, seed=options.seed, group=group
+        )
     return fold
 
 

@@ -7,14 +7,17 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import simplejpeg
 
 from isic.audit.check import check_archive
-from isic.audit.findings import ODD, RIGHT, WRONG
+from isic.audit.findings import NOTE, ODD, RIGHT, WRONG
 from isic.audit.report import FACTS, TEXT, Report
+from isic.index import isic2020
+from isic.index.folder import build_index as folder_index
 from isic.index.isic2024 import build_index
 from tests.commands import ForkServer
 
-IDS = 5  # rows that a test breaks
+IDS = 5  # rows that a test leaves whole
 
 
 @pytest.fixture
@@ -80,6 +83,40 @@ def test_no_image_at_all_and_none_of_test(copy600: Path, cache: Path) -> None:
     assert not check(copy600, cache, images=False).errors
 
 
+def test_no_copies_among_few_images_is_said_of_these_alone(copy600: Path, cache: Path) -> None:
+    with h5py.File(copy600 / "train-image.hdf5", "a") as file:
+        for key in ids_of(copy600)[: 600 - IDS]:
+            del file[key]
+    found = texts(check(copy600, cache, missing_images="drop"), RIGHT)
+    assert f"no two show the same, among {IDS + 20} images that were read" in found
+    assert f"nothing is known of the {600 - IDS} others" in found
+
+
+def test_marked_duplicates_are_compared_and_counted(archive2020: Path, cache: Path) -> None:
+    index = isic2020.build_index(archive2020)
+    n = int(index.table["duplicate_of"].notna().sum())
+    report = check_archive(index, cache_root=cache, progress=False)
+    facts = report.facts()["duplicates"]
+    assert (facts["marked"], facts["compared"], facts["doubted"]) == (n, n, [])
+    assert f"duplicates: {n} images are marked" in texts(report, RIGHT)
+    for options in ({"overlap": False}, {"images": False}):
+        alone = check_archive(index, cache_root=cache, progress=False, **options)  # type: ignore[arg-type]
+        assert alone.facts()["duplicates"]["compared"] == 0
+        assert alone.facts()["duplicates"]["marked"] == n
+
+
+def test_how_a_folder_was_read_is_a_note(tmp_path: Path, cache: Path) -> None:
+    root = tmp_path / "mine"
+    for i, name in enumerate(("a", "b", "a", "b")):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8)
+        (root / name / f"x{i}.jpg").write_bytes(simplejpeg.encode_jpeg(noise))
+    report = check_archive(folder_index(root), cache_root=cache, progress=False)
+    assert "b is the positive class" in texts(report, NOTE)
+    assert "reader" not in texts(report, ODD)
+    assert "nothing can be said of what two folds share" in texts(report, ODD)
+
+
 def test_a_torn_store_is_wrong_and_the_rest_is_still_checked(copy600: Path, cache: Path) -> None:
     (copy600 / "train-image.hdf5").write_bytes(b"HDF")
     report = check(copy600, cache)
@@ -127,7 +164,6 @@ def test_a_cache_that_cannot_be_written_costs_the_search_for_copies_alone(
 
 def test_shortcuts_through_files(copy600: Path, cache: Path) -> None:
     import cv2
-    import simplejpeg
 
     table = pd.read_csv(copy600 / "train-metadata.csv", dtype=str)
     sick = np.flatnonzero(table["target"] == "1")
@@ -217,3 +253,6 @@ def test_the_real_samples_are_checked(
     assert "unreadable" not in facts["images"]["status"]
     # What is named is medicine: nothing that says how the data came together.
     assert "how the data came together tells" not in text
+    if archive == "isic2024":
+        assert "no patient or lesion is in" not in text
+        assert "odd    leaks       no patient or lesion of a train row is known" in text

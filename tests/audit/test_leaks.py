@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from isic.audit.findings import ODD, RIGHT
 from isic.audit.leaks import check_ids, check_pairs
@@ -31,12 +32,49 @@ def odd(part: object) -> list[str]:
     return [f.text for f in part.findings if f.state == ODD]  # type: ignore[attr-defined]
 
 
-def test_nothing_shared_is_right() -> None:
-    part = check_ids(index_of())
+def test_nothing_shared_is_right_and_says_among_how_many() -> None:
+    part = check_ids(index_of(lesion_id=["u", None, None, None, "v", None]))
     assert {f.state for f in part.findings} == {RIGHT}
-    assert "no patient or lesion" in part.findings[0].text
-    nameless = check_ids(index_of(patient_id=None, lesion_id=None))
-    assert "name no patient" in nameless.findings[0].text
+    assert [f.text for f in part.findings] == [
+        "none of the patients is in train and in test; known for 4 of 4 train rows and 2 of 2 "
+        "test rows",
+        "none of the lesions is in train and in test; known for 1 of 4 train rows and 1 of 2 "
+        "test rows",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("patients", "words"),
+    [
+        ([None] * 6, "of a train row is known: nothing can be said of what two folds, or train"),
+        ([None] * 4 + ["a", "b"], "of a train row is known: nothing can be said"),
+        (["a", "b", "c", "d", None, None], "of a test row is known: nothing can be said"),
+    ],
+    ids=["nobody", "only of test", "only of train"],
+)
+def test_where_nobody_is_known_nothing_is_said_to_be_right(
+    patients: list[str | None], words: str
+) -> None:
+    part = check_ids(index_of(patient_id=patients, lesion_id=None))
+    assert [f.state for f in part.findings] == [ODD]
+    assert words in part.findings[0].text
+
+
+def test_a_patient_of_train_and_a_lesion_of_test_cannot_be_compared() -> None:
+    part = check_ids(index_of(patient_id=["a"] * 4 + [None] * 2, lesion_id=[None] * 4 + ["u"] * 2))
+    assert [f.state for f in part.findings] == [ODD]
+
+
+def test_without_test_rows_the_folds_are_what_patients_are_needed_for() -> None:
+    index = index_of(patient_id=["a", "b", "c", "d", "e", "f"])
+    alone = dataclasses.replace(index, table=index.table[:4])
+    assert [f.state for f in check_ids(alone).findings] == [RIGHT]
+    nameless = dataclasses.replace(
+        index, table=index.table[:4].assign(patient_id=None, lesion_id=None)
+    )
+    (finding,) = check_ids(nameless).findings
+    assert finding.state == ODD
+    assert finding.text.endswith("what two folds share")
 
 
 def test_ids_of_both_sides_are_named() -> None:
@@ -47,13 +85,16 @@ def test_ids_of_both_sides_are_named() -> None:
         "2 patients are in train and in test: b, d",
         "1 lesions are in train and in test: u",
     ]
+    assert not any("none of" in f.text for f in part.findings)
 
 
-def test_lesions_that_contradict_themselves_are_named() -> None:
-    part = check_ids(index_of(lesion_id=["u", "u", "v", "w", "x", "y"]))
-    assert part.facts["lesions_with_several_labels"] == ["u"]
-    assert part.facts["lesions_of_several_patients"] == ["u"]
-    assert len(odd(part)) == 2
+def test_one_image_of_two_names_or_by_a_link_is_on_both_sides() -> None:
+    ids = ["X", "Y_downsampled", "B", "C", "X_downsampled", "Y"]
+    part = check_ids(index_of(image_id=ids))
+    assert part.facts["images_in_train_and_test"] == ["X", "Y"]
+    assert odd(part) == ["2 images are in train and in test: X, Y"]
+    linked = check_ids(index_of(parent_id=[None, "ISIC_5", "ISIC_0", None, None, None]))
+    assert linked.facts["images_in_train_and_test"] == ["ISIC_5"]
 
 
 def test_a_column_of_train_alone_is_named_unless_it_is_listed() -> None:
@@ -73,7 +114,7 @@ def test_pairs_are_told_apart_by_what_they_join() -> None:
         ("ISIC_0", "ISIC_1", "bytes"),  # one patient, two labels
         ("ISIC_0", "ISIC_2", "near"),  # two patients, one label
     ]
-    part = check_pairs(index, pairs)
+    part = check_pairs(index, pairs, n_read=6)
     assert part.facts["across_train_and_test"] == ["ISIC_0 = ISIC_5"]
     assert part.facts["with_different_labels"] == ["ISIC_0 = ISIC_1"]
     assert part.facts["across_groups"] == ["ISIC_0 = ISIC_2"]
@@ -81,7 +122,15 @@ def test_pairs_are_told_apart_by_what_they_join() -> None:
     assert len(odd(part)) == 3
 
 
-def test_pairs_within_a_patient_and_no_pairs_are_right() -> None:
+def test_pairs_within_a_patient_and_no_pairs_are_right_among_those_read() -> None:
     index = index_of(patient_id=["a", "b", "a", "d", "e", "f"])
-    assert odd(check_pairs(index, [("ISIC_0", "ISIC_2", "near")])) == []
-    assert "no two images" in check_pairs(index, []).findings[0].text
+    part = check_pairs(index, [("ISIC_0", "ISIC_2", "near")], n_read=6)
+    assert odd(part) == []
+    assert part.findings[0].text == (
+        "1 pairs show the same, each within a patient or lesion, among 6 images that were read"
+    )
+    part = check_pairs(index, [], n_read=4)
+    assert part.findings[0].text == (
+        "no two show the same, among 4 images that were read; nothing is known of the 2 others"
+    )
+    assert part.facts["images"] == 4

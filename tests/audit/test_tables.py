@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from isic.audit.findings import ODD, RIGHT
+from isic.audit.findings import NOTE, ODD, RIGHT
 from isic.audit.tables import check_table
 from isic.index.schema import Index
 
@@ -46,7 +46,7 @@ def test_empty_cells_are_counted(whole: Index) -> None:
     assert f"age {empty}, sex all" in text
 
 
-def test_rows_without_a_label_and_notes_are_odd(whole: Index) -> None:
+def test_rows_without_a_label_are_odd_and_what_the_reader_said_is_a_note(whole: Index) -> None:
     target = whole.table["target"].where(whole.table.index != 3)
     index = dataclasses.replace(whole, table=whole.table.assign(target=target))
     index.notes.append("3 records are in no table")
@@ -54,4 +54,4 @@ def test_rows_without_a_label_and_notes_are_odd(whole: Index) -> None:
     found = by_subject(index)
     assert found["labels"][0] == ODD
     assert "1 train rows have none" in found["labels"][1]
-    assert found["reader"] == (ODD, "3 records are in no table")
+    assert found["reader"] == (NOTE, "3 records are in no table")

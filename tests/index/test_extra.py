@@ -90,12 +90,52 @@ def test_several_files_have_a_mount_each(archive, tmp_path):
     assert extra_rows(again)["image"]["w"] == "@extra2/w.jpg"
 
 
-def test_class_names_in_any_case_and_columns_not_used_are_noted(archive, tmp_path):
-    text = "image,label,wieght\r\nx.jpg,Malignant,3\r\n"
-    index = with_extra(archive, csv(tmp_path, text))
+def test_names_in_any_case_and_columns_not_used_are_noted(archive, tmp_path):
+    index = with_extra(archive, csv(tmp_path, "Image,LABEL,camera\r\nx.jpg,Malignant,3\r\n"))
     assert extra_rows(index)["target"].tolist() == [1]
-    assert "columns not used: wieght" in "\n".join(index.notes)
+    assert "columns not used: camera" in "\n".join(index.notes)
     assert "1 extra rows" in "\n".join(index.notes)
+
+
+@pytest.mark.parametrize(
+    ("column", "meant"), [("wieght", "weight"), ("Weights", "weight"), ("parent", "parent_id")]
+)
+def test_a_column_that_looks_like_a_known_one_is_refused(archive, tmp_path, column, meant):
+    with pytest.raises(DataError, match=f"'{column}' \\(is {meant} meant\\?\\)"):
+        with_extra(archive, csv(tmp_path, f"image,target,{column}\nx.jpg,1,2\n"))
+
+
+def test_a_parent_may_be_named_as_a_file(archive, tmp_path):
+    parent = archive.table["image_id"][0]
+    text = f"image,target,parent_id,patient_id\nx.jpg,1,{parent}.jpg,unknown\n"
+    row = extra_rows(with_extra(archive, csv(tmp_path, text))).loc["x"]
+    assert row["parent_id"] == parent
+    assert pd.isna(row["patient_id"])
+
+
+def test_what_was_made_from_a_test_image_is_refused(archive, tmp_path):
+    test = archive.table["image_id"].iloc[-1]
+    child = f"image,target,parent_id\nx.jpg,1,{test}\ny.jpg,1,x\n"
+    with pytest.raises(DataError, match=r"2 rows show test images: x, y; leave them out"):
+        with_extra(archive, csv(tmp_path, child))
+    one = csv(tmp_path / "one", "image,target,parent_id\nz.jpg,1,w\n")
+    two = csv(tmp_path / "two", f"image,target,parent_id\nw.jpg,1,{test}\n")
+    with pytest.raises(DataError, match="2 rows show test images: z, w"):
+        with_extra(archive, [one, two])
+    reduced = f"image,target\n{test}_downsampled.jpg,1\n"
+    with pytest.raises(DataError, match=f"1 rows show test images: {test}_downsampled"):
+        with_extra(archive, csv(tmp_path, reduced))
+
+
+def test_a_circle_of_parents_ends(archive, tmp_path):
+    text = "image,target,parent_id\nx.jpg,1,y\ny.jpg,1,x\n"
+    assert len(extra_rows(with_extra(archive, csv(tmp_path, text)))) == 2
+
+
+def test_a_patient_of_the_test_rows_is_a_note(archive, tmp_path):
+    patient = archive.table.loc[archive.table["split"] == "test", "patient_id"].iloc[0]
+    index = with_extra(archive, csv(tmp_path, f"image,target,patient_id\nx.jpg,1,{patient}\n"))
+    assert "1 extra rows are of patients of test rows: x" in "\n".join(index.notes)
 
 
 FAULTS = [

@@ -139,6 +139,47 @@ def test_ham10000s_names_are_known(tmp_path):
     assert rows["image"].tolist() == ["part_1/ISIC_0027419.jpg", "part_2/ISIC_0025030.jpg"]
 
 
+HAM = (
+    ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"),
+    ("HAM_1", "ISIC_0027419", "bkl", "histo", "80.0", "male", "scalp"),
+    ("-", "ISIC_0025030", "mel", "histo", "unknown", "unknown", "unknown"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "comma"),
+    [
+        ("HAM10000_metadata", ","),
+        ("HAM10000_metadata.tab", "\t"),
+        ("labels.TSV", "\t"),
+        ("labels.txt", ";"),
+    ],
+)
+def test_a_table_of_another_ending_is_read_where_it_looks_like_one(tmp_path, name, comma):
+    put(tmp_path, "part_1/ISIC_0027419.jpg", "part_2/ISIC_0025030.jpg", "licence.txt", "Makefile")
+    table(tmp_path, "".join(comma.join(row) + "\n" for row in HAM), name)
+    rows = build_index(tmp_path).table
+    assert rows["diagnosis"].tolist() == ["bkl", "mel"]
+    for column in ("lesion_id", "sex", "site", "age"):
+        assert rows[column].isna().tolist() == [False, True]
+
+
+def test_a_blank_line_before_the_header_does_no_harm(tmp_path):
+    rows = build_index(table(tmp_path, "\n \r\nimage,label\na,x\nb,y\n")).table
+    assert rows["image_id"].tolist() == ["a", "b"]
+
+
+def test_labels_under_other_names_are_no_features(tmp_path):
+    body = "image,label,Disease,nine_partition_label\na,x,p,q\nb,y,p,q\n"
+    info = build_index(table(tmp_path, body)).info
+    assert {"Disease", "nine_partition_label"} <= set(info.train_only_columns)
+
+
+def test_what_cannot_be_used_says_what_to_do(tmp_path):
+    with pytest.raises(DataError, match=r"occur twice: a\n.*data\.index\.columns"):
+        build_index(table(tmp_path, "image,label\na,x\na,y\n"))
+
+
 def test_pad_ufes_names_are_known_and_shared(tmp_path):
     put(tmp_path, "imgs/PAT_1_2_3.png", "imgs/PAT_1_2_4.png")
     table(
@@ -388,6 +429,23 @@ def test_faulty_class_folders_are_refused(tmp_path, names, message):
 def test_a_missing_folder_is_said(tmp_path):
     with pytest.raises(DataError, match="no such folder .*nowhere"):
         build_index(tmp_path / "nowhere")
+
+
+def test_classes_that_differ_in_case_alone_are_one(tmp_path):
+    put(tmp_path, "train/Benign/1.jpg", "train/malignant/2.jpg", "val/benign/3.jpg")
+    index = build_index(put(tmp_path, "val/benign/4.jpg"))
+    assert index.info.classes == ("benign", "malignant")
+    assert "Benign (1) are counted as benign" in "\n".join(index.notes)
+    given = build_index(tmp_path, classes=["malignant", "Benign"])
+    assert given.table["target"].value_counts().to_dict() == {1: 3, 0: 1}
+    both = build_index(tmp_path, classes=["malignant", "Benign", "benign"]).table["target"]
+    assert sorted(both) == [0, 1, 2, 2]
+
+
+def test_a_reduced_image_is_the_same_image(tmp_path):
+    put(tmp_path, "benign/ISIC_0000001_downsampled.jpg", "malignant/ISIC_0000001.jpg")
+    with pytest.raises(DataError, match=r"lie in two folders with another label"):
+        build_index(tmp_path)
 
 
 # ---- links and names

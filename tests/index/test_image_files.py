@@ -65,6 +65,20 @@ def test_official_folders_win_in_their_order(tmp_path: Path) -> None:
     ]
 
 
+def test_several_folders_are_looked_in_and_no_other(tmp_path: Path) -> None:
+    touch(tmp_path / "train", ["a.jpg"])
+    touch(tmp_path / "test", ["b.jpg"])
+    touch(tmp_path / "small", ["a.jpg", "b.jpg", "a_downsampled.jpg"])
+    for within in (["train", "test"], ["test/", "train", "train"]):
+        refs = find_images(tmp_path, IDS, within=within)
+        assert refs.dropna().tolist() == ["train/a.jpg", "test/b.jpg"]
+    with pytest.raises(DataError, match="train/a.jpg and small/a.jpg"):
+        find_images(tmp_path, IDS, within=["train", "small"])
+    with pytest.raises(DataError, match="expected a folder of data.root, got .*gone"):
+        find_images(tmp_path, IDS, within=["train", "gone"])
+    assert find_images(tmp_path, IDS, within=[]).isna().all()
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from("pqr"), st.sampled_from("ab"), st.sampled_from(EXTENSIONS)),

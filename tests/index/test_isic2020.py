@@ -6,6 +6,7 @@ from pathlib import Path
 
 import google_crc32c
 import pandas as pd
+import pydicom
 import pytest
 
 from isic.errors import ConfigError, DataError
@@ -23,6 +24,9 @@ V2 = "ISIC_2020_Training_GroundTruth_v2.csv"
 @pytest.fixture(scope="module")
 def real(real_root: Path) -> Index:
     return build_index(real_root / "isic2020")
+
+
+PAIRS = f"{DUPLICATES}: 1 pairs are one image twice; the second of each is never used"
 
 
 @pytest.fixture
@@ -72,7 +76,7 @@ def test_the_archives_own_test_table_has_other_names(root: Path) -> None:
     frame[order].to_csv(root / "ISIC_2020_Test_Metadata.csv", index=False)
     (root / "test.csv").unlink()
     index = build_index(root)
-    assert index.notes == []
+    assert index.notes == [PAIRS]
     pd.testing.assert_frame_equal(before, index.table)
 
 
@@ -129,6 +133,29 @@ def test_pairs_of_images_that_are_not_there_are_a_note(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ({"00": "06"}, None),
+        ({"01": "03"}, "1 pairs are of two patients: ISIC_0000001 and ISIC_0000003"),
+        ({"00": "02"}, "1 pairs have two targets: ISIC_0000000 and ISIC_0000002"),
+        ({"01": "01"}, "1 images are paired with themselves: ISIC_0000001"),
+        ({"00": "01", "01": "00"}, "2 images repeat one another in a circle: ISIC_0000000"),
+    ],
+)
+def test_pairs_that_cannot_be_one_image_are_refused(
+    root: Path, pairs: dict[str, str], message: str | None
+) -> None:
+    names = [[f"ISIC_00000{n}" for n in side] for side in (pairs, pairs.values())]
+    table = dict(zip(("image_name_1", "image_name_2"), names, strict=True))
+    pd.DataFrame(table).to_csv(root / DUPLICATES, index=False)
+    if message is None:
+        assert PAIRS in build_index(root).notes
+        return
+    with pytest.raises(DataError, match=message):
+        build_index(root, target="diagnosis")
+
+
+@pytest.mark.parametrize(
     ("column", "value", "message"),
     [
         ("diagnosis", "NV", "diagnosis must be one of unknown, nevus.* got 'NV' in 1 rows: ISIC_"),
@@ -161,7 +188,7 @@ def test_the_reduced_sets(root: Path) -> None:
     (root / "jpeg" / "train").rename(root / "train")
     (root / "jpeg" / "test").rename(root / "test")
     index = build_index(root)
-    assert index.notes == []
+    assert index.notes == [PAIRS]
     assert index.table["image"][0] == "train/ISIC_0000000.jpg"
     assert index.table["image"].iloc[-1] == "test/ISIC_0000093.jpg"
     assert (index.table["width"][:12] == 512).all()
@@ -177,6 +204,61 @@ def test_dicom_serves_where_there_is_no_jpeg(root: Path) -> None:
     table = build_index(root).table.set_index("image_id")
     assert table.loc["ISIC_0000003", "image"] == "train/ISIC_0000003.dcm"
     assert table["image"].str.endswith(".dcm").sum() == 1
+
+
+def with_tags(root: Path, split: str, image: str, **tags: str) -> None:
+    """Put a DICOM header, without pixels, where an image's JPEG was."""
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.4"
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header = pydicom.Dataset()
+    header.file_meta = meta
+    for name, value in tags.items():
+        setattr(header, name, value)
+    (root / "jpeg" / split / f"{image}.jpg").unlink()
+    (root / split).mkdir(exist_ok=True)
+    header.save_as(root / split / f"{image}.dcm", enforce_file_format=True)
+
+
+def test_dicom_tags_fill_what_the_table_leaves_open(root: Path) -> None:
+    image, path = "ISIC_0000002", root / "train.csv"
+    for column in ("patient_id", "age_approx", "sex", "anatom_site_general_challenge"):
+        edit(path, column, "", 2)
+    known = {"PatientID": "IP_0000007", "PatientAge": "045Y", "PatientSex": "F"}
+    with_tags(root, "train", image, **known, BodyPartExamined="UPPER EXTREMITY")
+    index = build_index(root)
+    row = index.table.set_index("image_id").loc[image, ["patient_id", "age", "sex", "site"]]
+    assert row.tolist() == ["IP_0000007", 45.0, "female", "upper extremity"]
+    note = (
+        "4 empty cells are filled from DICOM tags: 1 of patient_id, 1 of age, 1 of sex, 1 of site"
+    )
+    assert note in index.notes
+
+
+def test_dicom_tags_overrule_no_table_and_disagreements_are_named(root: Path) -> None:
+    edit(root / "train.csv", "sex", "", 2)
+    known = {"PatientID": "IP_0000009", "PatientAge": "010Y", "PatientSex": "O"}
+    with_tags(root, "train", "ISIC_0000002", **known, BodyPartExamined="SKIN")
+    index = build_index(root)
+    row = index.table.set_index("image_id").loc["ISIC_0000002"]
+    assert row["patient_id"] == "IP_0000001"
+    assert pd.isna(row["sex"])
+    notes = "\n".join(index.notes)
+    said = "patient_id: 1 DICOM tags disagree with the table, which counts: ISIC_0000002"
+    assert said in notes
+    assert "BodyPartExamined" in notes
+    assert "'SKIN'" in notes
+    assert "age: 1 DICOM" not in notes
+
+
+def test_dicom_headers_are_read_only_where_a_cell_is_empty(root: Path) -> None:
+    with_tags(root, "train", "ISIC_0000000", PatientSex="F")  # nothing is empty in its row
+    (root / "train" / "ISIC_0000000.dcm").write_bytes(b"no DICOM")
+    assert not any("DICOM" in note for note in build_index(root).notes)
+    edit(root / "train.csv", "sex", "", 0)
+    said = "1 DICOM files whose tags cannot be read: train/ISIC_0000000.dcm (not a DICOM file"
+    assert any(said in note for note in build_index(root).notes)
 
 
 def masked_crc(data: bytes) -> bytes:
@@ -220,14 +302,30 @@ def test_records_serve_where_there_is_no_file(root: Path) -> None:
     images = [f["image"] for offset, f in records(folder / "test00-5.tfrec") if offset in offsets]
     assert images == [b"jpeg 2", b"jpeg 3"]
     assert index.notes == [
+        PAIRS,
         "1 TFRecords are of no row and left out: ISIC_7777777",
         f"1 TFRecords repeat an image, the first counts: {gone[0]}",
     ]
 
 
+@pytest.mark.parametrize("ending", ["tfrecord", "TFRECORDS", "TFREC"])
+def test_records_of_any_ending_are_found(root: Path, ending: str) -> None:
+    (root / "jpeg" / "train" / "ISIC_0000002.jpg").unlink()
+    (root / f"a.{ending}").write_bytes(record("ISIC_0000002", b"jpeg"))
+    table = build_index(root).table.set_index("image_id")
+    assert table.loc["ISIC_0000002", "image"] == f"a.{ending}#0"
+
+
+def test_an_empty_file_of_records_is_said(root: Path) -> None:
+    (root / "jpeg" / "train" / "ISIC_0000002.jpg").unlink()
+    (root / "a.tfrec").touch()
+    with pytest.raises(DataError, match=r"a\.tfrec is empty \(0 bytes\)"):
+        build_index(root)
+
+
 def test_records_are_not_opened_where_every_row_has_a_file(root: Path) -> None:
     (root / "damaged.tfrec").write_bytes(b"no record")
-    assert build_index(root).notes == []
+    assert build_index(root).notes == [PAIRS]
     next((root / "jpeg" / "train").iterdir()).unlink()
     with pytest.raises(DataError, match=r"damaged\.tfrec"):
         build_index(root)

@@ -125,6 +125,19 @@ def test_a_test_image_of_the_first_part_trains_nowhere(archives):
     assert by_id(swapped, "split")["ISIC_0000090"] == "train"
 
 
+@pytest.mark.parametrize("test_id", ["ISIC_0000006_downsampled", "ISIC_0000006"])
+def test_a_test_image_in_another_form_trains_nowhere(tmp_path, test_id):
+    write_2019(tmp_path / "isic2019")
+    write_2020(tmp_path / "isic2020")
+    header = "image,age_approx,anatom_site_general,sex"
+    path = tmp_path / "isic2019" / "ISIC_2019_Test_Metadata.csv"
+    lines(path, header, [f"{test_id},50.0,,female"])
+    index = build_index(tmp_path, parts=["isic2019", "isic2020"])
+    forms = index.table["image_id"].str.removesuffix("_downsampled") == "ISIC_0000006"
+    assert index.table.loc[forms, "image_id"].tolist() == [test_id]
+    assert index.table.loc[forms, "split"].tolist() == ["test"]
+
+
 def test_rows_that_hang_together_across_archives_are_one_group(archives):
     table = build_index(archives, parts=["isic2019", "isic2020"]).table
     group = dict(zip(table["image_id"], group_of(table), strict=True))

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from isic.errors import DataError
-from isic.index.raw_csv import read_csv
+from isic.index.raw_csv import MISSING, read_csv, without_gaps
 
 KINDS = {"id": "text", "age": "number", "label": "label"}
 
@@ -57,3 +58,36 @@ def test_what_is_no_such_csv_is_refused(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"t\.csv"):
         read_csv(path, columns=KINDS, id_column="id")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty .0 bytes.; download or copy it again"),
+        ("id,age,label\n".encode("utf-16"), "is UTF-16 text.*save it as comma-separated UTF-8"),
+        (b"id;age;label\na;5;1\n", "separated by ';', expected ','; save it as comma-separated"),
+        (b"id\tage\tlabel\na\t5\t1\n", r"separated by '\\t', expected ','; save it as comma"),
+        (b"\xef\xbb\xbfid;age;label\n", "separated by ';'"),
+        (b"\n\n", "its header is empty\nlacks|its header is empty"),
+        (b"\x1f\x8b\x08\x00", "is it still compressed"),
+        (b"id,age,label\n\xe4,5,1\n", "UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_what_to_do(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=message) as error:
+        read_csv(path, columns=KINDS, id_column="id")
+    assert str(path) in str(error.value)
+
+
+def test_words_for_nothing_are_gaps_whatever_their_case() -> None:
+    words = pd.Series([w.upper() for w in MISSING] + [f" {w} " for w in MISSING], dtype="str")
+    assert without_gaps(words).isna().all()
+    kept = pd.Series(["IP_1", " IP_2 ", "-1", "-1.0", "nano", "0", None], dtype="str")
+    assert without_gaps(kept).tolist()[:6] == ["IP_1", "IP_2", "-1", "-1.0", "nano", "0"]
+    assert without_gaps(kept, group=True).isna().tolist() == [False] * 2 + [True] * 2 + [
+        False
+    ] * 2 + [True]

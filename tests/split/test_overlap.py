@@ -81,11 +81,12 @@ def test_a_pair_with_a_test_image_moves_no_fold(
     root, _, _ = archive
     whole, alone = build_index(root), build_index(root)
     alone.table.loc[alone.table["split"] == "test", "image"] = None
-    hashes = {
-        make_split(index, SplitOptions(), runs_root=tmp_path / str(i), cache_root=tmp_path).hash
+    made = [
+        make_split(index, SplitOptions(), runs_root=tmp_path / str(i), cache_root=tmp_path)
         for i, index in enumerate((whole, alone))
-    }
-    assert len(hashes) == 1
+    ]
+    assert made[0].hash == made[1].hash
+    assert made[0].path.name == made[1].path.name, "another test set must not make another file"
 
 
 def test_an_archive_without_images_has_no_pairs_and_no_files(

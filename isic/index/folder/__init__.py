@@ -21,7 +21,7 @@ import pandas as pd
 from isic.errors import ConfigError, DataError, first_five
 from isic.index.folder.classes import SPLITS, class_rows
 from isic.index.folder.files import image_names, safe_ids
-from isic.index.folder.labels import TARGETS, Labels, class_names, labels_of
+from isic.index.folder.labels import TARGETS, Labels, class_names, labels_of, one_spelling
 from isic.index.folder.read import plain_text, to_number
 from isic.index.folder.table import LEAKS, ROLES, Columns, read_table, table_rows
 from isic.index.image_files import zips_of
@@ -88,6 +88,7 @@ def build_index(
         raise DataError(f"no such folder {root.absolute()}; set data.root to a folder of images")
     rows, notes = _rows(root, table=table, columns=columns or {}, images=images)
     labels = labels_of(rows, target=target)
+    one_spelling(labels, classes)
     names = class_names(labels, classes=classes, positive=positive)
     rows, split_notes = _split(rows, labels)
     rows["target"] = labels.text.map({n: i for i, n in enumerate(names)}).astype("Int64")
@@ -173,7 +174,7 @@ def _info(rows: pd.DataFrame, names: tuple[str, ...]) -> DatasetInfo:
         train_only_columns=tuple(
             name
             for column, name in _own(rows, names).items()
-            if column.removeprefix("raw_") in LEAKS
+            if column.removeprefix("raw_").lower() in LEAKS
         ),
     )
 

@@ -3,8 +3,8 @@
 Source: the names of image files; a class folder may hold folders in turn. A single folder around
 everything is gone through. Images directly in `test/` are unlabelled.
 Unit: one row an image: image (reference), label, split.
-Trap: `benign/1.jpg` and `malignant/1.jpg` are two images; `ISIC_0000001.jpg` in both, or the same
-bytes, is one image with two labels and is refused.
+Trap: `benign/1.jpg` and `malignant/1.jpg` are two images; `ISIC_0000001.jpg` in both (reduced to
+`ISIC_0000001_downsampled.jpg` or not), or the same bytes, is one image with two labels: refused.
 """
 
 import filecmp
@@ -22,7 +22,8 @@ SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 Parts = tuple[str, ...]
-ARCHIVE_ID = r"isic_\d{7}(_downsampled)?"
+REDUCED = "_downsampled"  # ISIC 2019's mark on an image that other years hold in full
+ARCHIVE_ID = r"isic_\d{7}"
 
 
 def class_rows(root: Path, names: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -78,6 +79,7 @@ def _refuse_unlabelled(root: Path, rows: pd.DataFrame) -> None:
 def _refuse_two_labels(root: Path, rows: pd.DataFrame) -> None:
     """One image in two class folders, or in two splits."""
     stem = rows["image"].map(lambda n: without_extension(n).rpartition("/")[2].lower())
+    stem = stem.str.removesuffix(REDUCED)
     bad = []
     for name, same in rows[stem.duplicated(keep=False)].groupby(stem):
         first = same.iloc[0]

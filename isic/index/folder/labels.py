@@ -64,6 +64,29 @@ def labels_of(rows: pd.DataFrame, *, target: str) -> Labels:
     return labels
 
 
+def one_spelling(labels: Labels, classes: Sequence[str] | None) -> None:
+    """Count labels that differ in upper and lower case alone as one, with a note.
+
+    The spelling that `classes` names stays, else the more frequent one; what `classes` names twice
+    is two.
+    """
+    count = labels.text.value_counts().sort_index()
+    kept = {str(c) for c in classes or ()}
+    spelled = {name.lower(): name for name in sorted(kept)}
+    for name in count.sort_values(ascending=False, kind="stable").index:
+        spelled.setdefault(name.lower(), name)
+    other = {n: spelled[n.lower()] for n in count.index if n not in kept}
+    other = {name: to for name, to in other.items() if name != to}
+    if other:
+        named = first_five(
+            f"{name} ({count[name]}) are counted as {to}" for name, to in other.items()
+        )
+        labels.notes.append(
+            f"labels differ in case alone: {named}; data.index.classes=[...] keeps them"
+        )
+        labels.text = labels.text.replace(other)
+
+
 def class_names(
     labels: Labels, *, classes: Sequence[str] | None, positive: str | None
 ) -> tuple[str, ...]:

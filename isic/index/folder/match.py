@@ -13,6 +13,10 @@ import pandas as pd
 from isic.errors import DataError, first_five
 from isic.index.folder.files import EXTENSIONS, safe_ids, without_extension
 
+NEXT_STEP = (
+    "Correct the table, or name the column of image names with data.index.columns.image=COLUMN"
+)
+
 
 class Finder:
     """The image files by everything that a table may call them: path, name, stem, any case.
@@ -53,7 +57,7 @@ class Finder:
         }
         faults = [f"{len(bad)} {what}: {first_five(bad)}" for what, bad in checks.items() if bad]
         if faults:
-            raise DataError("\n".join([f"{where} cannot be used:", *faults]))
+            raise DataError("\n".join([f"{where} cannot be used:", *faults, NEXT_STEP]))
         ids = pd.Series(safe_ids(cleaned.tolist()), index=values.index, dtype="string")
         missing, made = values[chosen.isna()], values[ids != cleaned.map(_last)]
         pairs = [f"{name} -> {id}" for name, id in zip(made, ids[made.index], strict=True)]

@@ -1,8 +1,8 @@
 """Any CSV as text: cells as they stand, missing ones null, for tables that nobody has described.
 
 Source: a user's own file. Unit: one row a line, string columns in file order. Handles a byte-order
-mark, CRLF, blanks around names and values, and `;` or tab between columns. Missing is an empty
-cell, `NA`, `N/A` or `nan`.
+mark, CRLF, blank lines before the header, blanks around names and values, and `;` or tab between
+columns. Missing is an empty cell, `NA`, `N/A`, `nan` or `null`.
 Trap: a number read as a number loses its zeros, and ids are often numbers: nothing is converted.
 """
 
@@ -16,7 +16,8 @@ import pyarrow.csv as pa_csv
 
 from isic.errors import DataError, first_five
 
-MISSING = ["", "NA", "N/A", "nan", "NaN"]
+# Not `none` or `unknown`: a class may be called so. Ids, sex and site: `raw_csv.MISSING`.
+MISSING = ["", "NA", "N/A", "nan", "NaN", "<NA>", "null", "NULL"]
 
 
 def read_text(path: Path) -> pd.DataFrame:
@@ -28,16 +29,15 @@ def read_text(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"no such file {path.absolute()}")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-        comma = max(",;\t", key=first.count)
-        names = next(csv.reader([first], delimiter=comma), [])
+        blank, names, comma = header_of(path)
         # pandas saves row numbers under no name
         header = [c.strip() or f"column_{i + 1}" for i, c in enumerate(names)]
         # pandas takes a line that breaks off for one with empty cells; Arrow refuses it.
         cells = pa_csv.read_csv(
             path,
-            read_options=pa_csv.ReadOptions(column_names=[str(i) for i in range(len(header))]),
+            read_options=pa_csv.ReadOptions(
+                column_names=[str(i) for i in range(len(header))], skip_rows=blank
+            ),
             parse_options=pa_csv.ParseOptions(delimiter=comma, newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(
                 column_types={str(i): pa.string() for i in range(len(header))}
@@ -53,6 +53,22 @@ def read_text(path: Path) -> pd.DataFrame:
     frame: pd.DataFrame = cells.slice(1).to_pandas().set_axis(header, axis=1)
     text: pd.DataFrame = frame.apply(lambda c: c.str.strip().mask(lambda v: v.isin(MISSING)))
     return text.astype("string")
+
+
+def header_of(path: Path) -> tuple[int, list[str], str]:
+    """How many blank lines come first, the column names after them, and what separates them.
+
+    Raises UnicodeDecodeError or csv.Error where the file is no such text.
+    """
+    blank, first = 0, ""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for line in file:
+            if line.strip():
+                first = line
+                break
+            blank += 1
+    comma = max(",;\t", key=first.count)
+    return blank, next(csv.reader([first], delimiter=comma), []), comma
 
 
 def to_number(values: pd.Series) -> pd.Series:

@@ -9,6 +9,7 @@ Trap: a column of the file may bear the name of one that the index makes (`weigh
 becomes `raw_<name>`.
 """
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +17,8 @@ import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
 from isic.index.folder.match import Finder
-from isic.index.folder.read import read_text
+from isic.index.folder.read import header_of, read_text
+from isic.index.raw_csv import without_gaps
 from isic.index.schema import LEADING
 
 # Names by role, best first: the ISIC Archive's, the challenges', HAM10000's and PAD-UFES-20's.
@@ -37,20 +39,23 @@ ROLES = {
 }
 # Role -> the index's column, where it is another.
 INDEX_COLUMNS = {"patient": "patient_id", "lesion": "lesion_id"}
-# Columns of the ISIC Archive and of HAM10000 that give the label away.
+# Columns of the ISIC Archive, HAM10000, DDI and Fitzpatrick 17k that give the label away, in
+# lower case.
 LEAKS = (
-    *("diagnosis", "benign_malignant", "target", "malignant", "dx", "diagnostic"),
+    *("diagnosis", "benign_malignant", "target", "malignant", "dx", "diagnostic", "disease"),
+    *("nine_partition_label", "three_partition_label"),
     *(f"diagnosis_{level}" for level in range(1, 6)),
     *("melanocytic", "concomitant_biopsy", "diagnosis_confirm_type", "dx_type", "biopsed"),
     *("mel_class", "mel_mitotic_index", "mel_thick_mm", "mel_type", "mel_ulcer", "nevus_type"),
 )
+OTHER_ENDINGS = ("", ".tab", ".tsv", ".txt")
 MATCHED_ROWS = 200  # enough to tell a column of file names from a column of numbers
 
 Columns = Mapping[str, str | bool | None]
 
 
 def read_table(root: Path, table: str | bool | None) -> tuple[str, pd.DataFrame] | None:
-    """The name and the cells of the CSV: the one named, metadata.csv, or the only one.
+    """The name and the cells of the table: the one named, metadata.csv, or the only one.
 
     train.csv and test.csv are one table, with a column `split`. None where there is no CSV, or
     none is wanted (False).
@@ -66,9 +71,9 @@ def read_table(root: Path, table: str | bool | None) -> tuple[str, pd.DataFrame]
         if PurePosixPath(table).is_absolute() or ".." in PurePosixPath(table).parts:
             raise ConfigError(f"data.index.table: expected a file inside data.root, got {table}")
         return table, read_text(root / table)
-    tables = [p for p in sorted(root.iterdir()) if p.suffix.lower() == ".csv" and p.is_file()]
     # A zip made on a Mac has `._metadata.csv` beside metadata.csv.
-    found = {p.name.lower(): p for p in tables if not p.name.startswith(".")}
+    names = [p for p in sorted(root.iterdir()) if not p.name.startswith(".")]
+    found = {p.name.lower(): p for p in names if p.is_file() and _is_table(p)}
     if "metadata.csv" in found or len(found) == 1:
         path = found.get("metadata.csv") or next(iter(found.values()))
         return path.name, read_text(path)
@@ -78,10 +83,27 @@ def read_table(root: Path, table: str | bool | None) -> tuple[str, pd.DataFrame]
     if found:
         named = first_five(p.name for p in found.values())
         raise DataError(
-            f"{root.absolute()} holds {len(found)} CSV files: {named}; name the one to read with "
+            f"{root.absolute()} holds {len(found)} tables: {named}; name the one to read with "
             f"data.index.table=FILE, or read class folders with data.index.table=false"
         )
     return None
+
+
+def _is_table(path: Path) -> bool:
+    """A CSV by its ending, or a text whose first line names images and something else known.
+
+    HAM10000's table came as `HAM10000_metadata` and as `.tab`.
+    """
+    if path.suffix.lower() == ".csv":
+        return True
+    if path.suffix.lower() not in OTHER_ENDINGS:
+        return False
+    try:
+        header = {name.strip().lower() for name in header_of(path)[1]}
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    known = [role for role, names in ROLES.items() if header & set(names.split())]
+    return "image" in known and len(known) > 1
 
 
 def table_rows(
@@ -104,6 +126,9 @@ def table_rows(
             "read class folders instead with data.index.table=false"
         )
     rows = pd.DataFrame({INDEX_COLUMNS.get(r, r): raw[c] for r, c in roles.items()})
+    for column in ("patient_id", "lesion_id", "sex", "site", "age"):
+        if column in rows:
+            rows[column] = without_gaps(rows[column], group=column.endswith("_id"))
     rows["image_id"], rows["image"], notes = finder.rows(rows["image"], where=where)
     # The image column stays where ids are not what the user wrote.
     kept = {*LEAKS, roles["image"]} if (rows["image_id"] != raw[roles["image"]]).any() else LEAKS
