@@ -5,8 +5,8 @@ place is logged.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -70,15 +70,30 @@ class PixelOptions:
 
 @dataclass(frozen=True)
 class Rows:
-    """Index rows 0..N-1 and the pack that holds their images, row by row."""
+    """Index rows 0..N-1 and the packs that hold their images, row by row.
+
+    pack: Of the view that a network sees first.
+    views: The pack of each view, that one first; empty where there is one view.
+    """
 
     table: pd.DataFrame
     pack: Pack
+    views: Mapping[str, Pack] = field(default_factory=dict)
+
+    @property
+    def packs(self) -> tuple[Pack, ...]:
+        """Of all views."""
+        return tuple(self.views.values()) or (self.pack,)
+
+    @property
+    def status(self) -> NDArray[np.uint8]:
+        """That of a row's best view, (N,)."""
+        return np.asarray(np.min([pack.status for pack in self.packs], axis=0))
 
     @property
     def readable(self) -> NDArray[np.bool_]:
-        """Which rows have an image that decodes, (N,)."""
-        return np.asarray(self.pack.status == OK)
+        """Which rows have an image that decodes, of any view, (N,)."""
+        return np.asarray(self.status == OK)
 
 
 def open_index(
@@ -97,21 +112,28 @@ def open_index(
     return with_extra(index, extra) if extra else index
 
 
-def image_column(index: Index, views: Sequence[str] | None) -> str:
-    """The column of `sample_rows` that holds the image a network sees.
+def image_columns(index: Index, views: Sequence[str] | None) -> dict[str, str]:
+    """View -> the column of `sample_rows` that holds its images, for each that a network sees.
 
     Raises:
-        ConfigError: A view that the archive has not, or several.
+        ConfigError: A view that the archive has not, or has not of one sample, or twice.
     """
     info = index.info
     if info.row_unit == "image" and not views:
-        return "image"
+        return {"": "image"}
     chosen = list(views or info.views[:1])
-    if len(chosen) != 1 or chosen[0] not in info.views:
+    most = 1 if info.row_unit == "image" else len(info.views)
+    if not set(chosen) <= set(info.views) or len(chosen) > most or len({*chosen}) < len(chosen):
         raise ConfigError(
-            f"data.views: expected one of {', '.join(info.views)}, got {', '.join(chosen)}"
+            f"data.views: expected {'one' if most == 1 else 'one or more'} of "
+            f"{', '.join(info.views)}, got {', '.join(chosen)}"
         )
-    return "image" if info.row_unit == "image" else f"image_{chosen[0]}"
+    return {view: "image" if info.row_unit == "image" else f"image_{view}" for view in chosen}
+
+
+def has_images(index: Index, table: pd.DataFrame, views: Sequence[str] | None) -> bool:
+    """Whether any row of `sample_rows` names an image of these views."""
+    return bool(table[list(image_columns(index, views).values())].notna().any(axis=None))
 
 
 def load_rows(
@@ -125,15 +147,29 @@ def load_rows(
     """Pack the images of `table`'s rows, where they are not packed yet, and say what is wrong.
 
     table: Rows of `sample_rows`.
+    views: Each has a pack of its own; a row wants an image of one of them, and lacks the others.
 
     Raises:
         DataError: Rows without an image, or with one that does not decode, unless told otherwise.
     """
-    images = table[image_column(index, views)]
-    if images.isna().all():
+    if not has_images(index, table, views):
         message = _missing_message(index, table["image_id"], len(table))
         raise DataError(f"{message}. Download the images: {index.download}")
-    pack = build_pack(
+    packs = {
+        view: _packed(index, table[column], pixels, image_size=image_size)
+        for view, column in image_columns(index, views).items()
+    }
+    rows = Rows(table, next(iter(packs.values())), packs if len(packs) > 1 else {})
+    _report_missing(index, rows, pixels.missing_images)
+    _report_lacking(rows)
+    _report_bad(rows, pixels.on_bad_image)
+    if not rows.readable.any():
+        raise DataError(f"none of {len(table)} images under {index.root} can be read")
+    return rows
+
+
+def _packed(index: Index, images: pd.Series, pixels: PixelOptions, *, image_size: int) -> Pack:
+    return build_pack(
         index.sources,
         images.astype(object).where(images.notna(), None).tolist(),
         cache_root=pixels.cache_root,
@@ -142,12 +178,6 @@ def load_rows(
         crop_border=pixels.crop_border,
         colour_constancy=pixels.colour_constancy,
     )
-    rows = Rows(table, pack)
-    _report_missing(index, rows, pixels.missing_images)
-    _report_bad(rows, pixels.on_bad_image)
-    if not rows.readable.any():
-        raise DataError(f"none of {len(table)} images under {index.root} can be read")
-    return rows
 
 
 def _missing_message(index: Index, ids: pd.Series, n_rows: int) -> str:
@@ -155,7 +185,7 @@ def _missing_message(index: Index, ids: pd.Series, n_rows: int) -> str:
 
 
 def _report_missing(index: Index, rows: Rows, missing_images: str) -> None:
-    missing = rows.pack.status == MISSING
+    missing = rows.status == MISSING
     if not missing.any():
         return
     message = _missing_message(index, rows.table["image_id"][missing], len(rows.table))
@@ -167,14 +197,28 @@ def _report_missing(index: Index, rows: Rows, missing_images: str) -> None:
     log.warning("%s; left out of training and scores, status=missing in predictions", message)
 
 
+def _report_lacking(rows: Rows) -> None:
+    """Rows with some of the views go on without the others."""
+    for view, pack in rows.views.items():
+        ids = rows.table["image_id"][(pack.status == MISSING) & (rows.status != MISSING)]
+        if len(ids):
+            log.warning(
+                "%d of %d rows have no %s image: %s; they are used without it",
+                *(len(ids), len(rows.table), view, first_five(ids)),
+            )
+
+
 def _report_bad(rows: Rows, on_bad_image: str) -> None:
-    bad = np.flatnonzero(rows.pack.status == UNREADABLE).tolist()
+    bad = [(p, i) for p in rows.packs for i in np.flatnonzero(p.status == UNREADABLE).tolist()]
     if not bad:
         return
-    named = first_five(f"{rows.table['image_id'].iat[i]} ({rows.pack.reason(i)})" for i in bad)
-    message = f"{len(bad)} of {len(rows.table)} images cannot be read: {named}"
+    named = first_five(f"{rows.table['image_id'].iat[i]} ({p.reason(i)})" for p, i in bad)
+    n_images = len(rows.table) * len(rows.packs)
+    message = f"{len(bad)} of {n_images} images cannot be read: {named}"
     if on_bad_image == "error":
         raise DataError(
             f"{message}. Download these again, or go on without them with data.on_bad_image=skip."
         )
+    if rows.views:
+        message += "; their rows go on with another view, and where there is none they are"
     log.warning("%s; left out of training, status=unreadable in predictions", message)

@@ -90,7 +90,7 @@ def test_a_lesion_is_predicted_once_from_the_view_that_is_asked_for(
         "train.py", *TINY, "data=milk10k", f"data.root={milk32}", "data.views=[tbp]", env=places
     )
     assert code == 2, text
-    assert "data.views: expected one of dermoscopic, clinical, got tbp" in text
+    assert "data.views: expected one or more of dermoscopic, clinical, got tbp" in text
 
 
 def test_what_is_held_out_is_read_by_predict_alone(

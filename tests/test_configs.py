@@ -33,7 +33,7 @@ GIVEN = {
     "transforms": "size",
     "sampler": "target batch_size seed rank world_size samples_per_epoch",
     "mixing": "seed",
-    "model": "n_logits image_size",
+    "model": "n_logits image_size views metadata",
     "optimizer": "params",
     "generator": "root n_images n_test seed size_range images",
 }

@@ -147,7 +147,7 @@ def test_values_that_make_no_sense_end_with_2(
 def test_thumbnails_have_one_size(trained32: object, tmp_path: Path) -> None:
     from isic.engine.spoken import _thumbnail
 
-    pack = trained32.data.train_rows.pack  # type: ignore[attr-defined]
-    image = _thumbnail(pack, 0)
+    rows = trained32.data.train_rows  # type: ignore[attr-defined]
+    image = _thumbnail(rows, 0)
     assert image.shape == (128, 128, 3)
     assert image.dtype == np.uint8

@@ -23,10 +23,11 @@ from torch.utils.data import DataLoader
 from isic.data.dataset import LesionDataset
 from isic.data.sampler import SequentialBatches, ShuffledBatches
 from isic.data.transforms import FastAugment, Resize
-from isic.data.use import Use, targets, use_of
+from isic.data.use import Use, targets, use_of, weights
 from isic.errors import ConfigError
+from isic.index.metadata import MetadataEncoder, fit_metadata
 from isic.index.schema import Index, sample_rows
-from isic.prepare import PixelOptions, Rows, image_column, load_rows, open_index
+from isic.prepare import PixelOptions, Rows, has_images, load_rows, open_index
 from isic.split.making import fold_rows, make_split
 from isic.split.options import Split, SplitOptions
 
@@ -42,13 +43,15 @@ class LesionDataModule(pl.LightningDataModule):
     extra: CSVs of further training images (`isic.index.extra`).
     fold: The fold that is validated, or `all` to train on every row.
     views: Of a lesion, the ones the network sees; default the first of `info.views`.
+    metadata: Columns, or patterns of them, that the network sees (`isic.index.metadata`).
     transforms, sampler: Factories, `transforms(size)` and `sampler(target, batch_size=...)`.
     batch_size: Images a step over all devices together.
     num_workers: Loader processes a device; `auto` is 0 up to four cores, else up to eight.
     val_negatives: While training, validate on all positives and this many negatives.
     samples_per_epoch: Cut epochs to this many images.
 
-    Batches: `image` uint8 (B, 3, S, S), `target` int64 (B,), -1 unlabelled, `row` int64 (B,).
+    Batches: `image` uint8 (B, 3, S, S), `target` int64 (B,), -1 unlabelled, `row` int64 (B,); of
+    several views also `image_<view>` and `has_<view>`; `metadata` float32 (B, M) where it is on.
     """
 
     index_builder: Callable[[Path], Index] | None = None
@@ -63,6 +66,7 @@ class LesionDataModule(pl.LightningDataModule):
         split: SplitOptions | None = None,
         fold: int | str = 0,
         views: Sequence[str] | None = None,
+        metadata: Sequence[str] | None = None,
         image_size: int | None = 224,
         transforms: Callable[..., Any] | None = None,
         sampler: Callable[..., Any] | None = None,
@@ -92,9 +96,9 @@ class LesionDataModule(pl.LightningDataModule):
             raise ConfigError(f"data.num_workers: expected a number or auto, got {num_workers!r}")
         self.root, self.builder, self.parts, self.extra = Path(root), builder, parts, extra
         self.split_options, self.fold, self.fraction = split or SplitOptions(), fold, fraction
-        self.image_size, self.views = image_size or 224, views
-        self.transforms = transforms or FastAugment
-        self.sampler = sampler or ShuffledBatches
+        self.image_size = image_size or 224
+        self.views, self.metadata = list(views or ()), list(metadata or ())
+        self.transforms, self.sampler = transforms or FastAugment, sampler or ShuffledBatches
         self.batch_size, self.num_workers = batch_size, num_workers
         self.cache_root = Path(cache_root)
         kinds = (cache, resize, crop_border, colour_constancy, on_bad_image, missing_images)
@@ -135,9 +139,7 @@ class LesionDataModule(pl.LightningDataModule):
         """Test samples, or None where none has an image."""
         samples = sample_rows(self.index)
         table = samples[samples["split"] == "test"].reset_index(drop=True)
-        if table[image_column(self.index, self.views)].isna().all():
-            return None
-        return self.rows_of(table)
+        return self.rows_of(table) if has_images(self.index, table, self.views) else None
 
     def rows_of(self, table: pd.DataFrame) -> Rows:
         """Some samples of the index and their images, packed where they are not yet."""
@@ -149,6 +151,14 @@ class LesionDataModule(pl.LightningDataModule):
     def positions(self) -> Use:
         """Rows of `train_rows` by use: `train`, `val` (while training), `held_out`."""
         return use_of(self.train_rows, self.fold, val_negatives=self.val_negatives, seed=self.seed)
+
+    @cached_property
+    def encoder(self) -> MetadataEncoder | None:
+        """Of metadata, fitted on the fold's training rows; set it to predict with another's."""
+        if not self.metadata:
+            return None
+        rows = self.train_rows.table.iloc[self.positions["train"]]
+        return fit_metadata(rows, self.metadata, info=self.index.info)
 
     def targets(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Class indices of these rows of `train_rows`, -1 where unlabelled."""
@@ -177,23 +187,15 @@ class LesionDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read index and split and pack the images, where another process has not."""
         if stage == "fit":
-            _ = self.positions
+            _ = self.positions, self.encoder
 
     def train_dataloader(self) -> Any:
         """Augmented batches of the training rows, in the order of the sampler."""
-        rows, table = self.positions["train"], self.train_rows.table
-        target = self.targets(rows)
         rank, world = self._rank()
-        weighted = "weight" in table
-        dataset = LesionDataset(
-            self.train_rows.pack,
-            rows=rows,
-            target=target,
-            weight=table["weight"].fillna(1.0).to_numpy(np.float32)[rows] if weighted else None,
-            transform=self.transforms(size=self.image_size),
-            seed=self.seed,
-        )
-        sampler = self._sampler(target, rank=rank, world_size=world)
+        dataset = self._dataset(self.train_rows, self.positions["train"], self.transforms)
+        if (weight := weights(self.train_rows)) is not None:
+            dataset.weight = weight[dataset.rows]
+        sampler = self._sampler(dataset.target, rank=rank, world_size=world)
         # Lightning makes a resumed run's first iterator before it calls set_epoch
         sampler.set_epoch(self._next_epoch)
         return self._loader(dataset, sampler)
@@ -223,18 +225,25 @@ class LesionDataModule(pl.LightningDataModule):
 
     def evaluation_loader(self, rows: Rows, positions: NDArray[np.int64]) -> Any:
         """Batches of some rows, not augmented, in order; `row` counts within `positions`."""
-        target = targets(rows)[positions]
-        dataset = LesionDataset(
+        dataset = self._dataset(rows, positions, Resize)
+        rank, world = self._rank()
+        size = max(self.batch_size // world, 1)
+        sampler = SequentialBatches(dataset.target, batch_size=size, rank=rank, world_size=world)
+        return self._loader(dataset, sampler)
+
+    def _dataset(
+        self, rows: Rows, positions: NDArray[np.int64], transform: Callable[..., Any]
+    ) -> LesionDataset:
+        known = self.encoder.encode(rows.table.iloc[positions]) if self.encoder else None
+        return LesionDataset(
             rows.pack,
             rows=positions,
-            target=target,
-            transform=Resize(size=self.image_size),
+            target=targets(rows)[positions],
+            metadata=known,
+            views=rows.views,
+            transform=transform(size=self.image_size),
             seed=self.seed,
         )
-        rank, world = self._rank()
-        batch_size = max(self.batch_size // world, 1)
-        sampler = SequentialBatches(target, batch_size=batch_size, rank=rank, world_size=world)
-        return self._loader(dataset, sampler)
 
     def _loader(self, dataset: LesionDataset, sampler: Any) -> Any:
         workers = self._n_workers()

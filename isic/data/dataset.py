@@ -1,16 +1,20 @@
 """Rows of a pack as batches: `{"image": uint8 (B, 3, H, W), "target": (B,), "row": (B,)}`.
 
+Of several views, `image` is the first, `image_<view>` each other, and `has_<view>` bool (B,) says
+of each which rows have it; the others are black.
+
 One call makes a whole batch: images are decoded into one NHWC buffer, of which the tensor is a
 channels_last view. Buffers are used again once nothing refers to them any more, since fresh
 pages for each batch cost more than the pixels that go into them.
 
-Trap: the seed of a sample is mixed from (seed, epoch, pack row) and from nothing else, so that
-pixels do not depend on workers, batches, ranks or the order of the epoch.
+Trap: the seed of a sample is mixed from (seed, epoch, pack row, view) and from nothing else, so
+that pixels do not depend on workers, batches, ranks or the order of the epoch.
 """
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import cv2
@@ -19,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from isic.data.seeds import sample_seeds
+from isic.data.seeds import Bits, sample_seeds, view_seeds
 from isic.data.transforms import Transform
 from isic.images.decode import ImageError, Pixels, decode
 from isic.images.packfile import OK, Pack
@@ -75,6 +79,8 @@ class LesionDataset(Dataset[Batch]):
     rows: int64 (N,) rows of the pack.
     target: int64 (N,), -1 where unlabelled.
     weight: float32 (N,), of each sample's loss; batches then hold `weight`.
+    metadata: float32 (N, M); batches then hold `metadata`.
+    views: Packs of the same rows by view, `pack` first, where there are several.
     """
 
     def __init__(
@@ -85,6 +91,8 @@ class LesionDataset(Dataset[Batch]):
         *,
         transform: Transform,
         weight: npt.NDArray[np.float32] | None = None,
+        metadata: npt.NDArray[np.float32] | None = None,
+        views: Mapping[str, Pack] | None = None,
         seed: int = 0,
     ) -> None:
         if len(rows) != len(target):
@@ -95,7 +103,9 @@ class LesionDataset(Dataset[Batch]):
         self.rows = np.ascontiguousarray(rows, np.int64)
         self.target = np.ascontiguousarray(target, np.int64)
         self.weight = None if weight is None else np.ascontiguousarray(weight, np.float32)
-        self._ring = BufferRing()
+        self.metadata = None if metadata is None else np.ascontiguousarray(metadata, np.float32)
+        self.views = dict(views or {})
+        self._rings = [BufferRing() for _ in range(max(len(self.views), 1))]
         # Processes are the parallelism; OpenCV's thread pool does not survive a fork either.
         cv2.setNumThreads(0)
 
@@ -113,27 +123,56 @@ class LesionDataset(Dataset[Batch]):
     def __getitems__(self, batch: tuple[int, Sequence[int]]) -> Batch:
         """The samples at `positions` of an `(epoch, positions)` pair, in that order."""
         epoch, positions = batch[0], np.array(batch[1], np.int64)  # a copy: it leaves as a tensor
-        rows, size = self.rows[positions], self.transform.size
+        rows = self.rows[positions]
         seeds = sample_seeds(self.seed, epoch=epoch, rows=rows)
-        images = self._ring.take((len(rows), size, size, 3), self.transform.dtype)
-        loaded = map(self._load, rows.tolist())
+        made = self._of_views(rows, seeds) if self.views else {"image": self._image(rows, seeds)}
+        made["target"] = torch.from_numpy(self.target[positions])
+        made["row"] = torch.from_numpy(positions)
+        if self.weight is not None:
+            made["weight"] = torch.from_numpy(self.weight[positions])
+        if self.metadata is not None:
+            made["metadata"] = torch.from_numpy(self.metadata[positions])
+        return made
+
+    def _image(self, rows: npt.NDArray[np.int64], seeds: Bits) -> torch.Tensor:
+        """Images (B, 3, H, W) of the only view."""
+        images = self._rings[0].take(self._shape(rows), self.transform.dtype)
+        self._fill(self.pack, rows, seeds, images)
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def _of_views(self, rows: npt.NDArray[np.int64], seeds: Bits) -> Batch:
+        """Images of each view, and which rows have it."""
+        made: Batch = {}
+        for i, ((view, pack), ring) in enumerate(zip(self.views.items(), self._rings, strict=True)):
+            has, own = pack.status[rows] == OK, view_seeds(seeds, i)
+            images = ring.take(self._shape(rows), self.transform.dtype)
+            if has.all():
+                self._fill(pack, rows, own, images)
+            else:
+                images[:] = 0
+                part = np.empty(self._shape(rows[has]), images.dtype)
+                self._fill(pack, rows[has], own[has], part)
+                images[has] = part
+            made[f"image_{view}" if i else "image"] = torch.from_numpy(images).permute(0, 3, 1, 2)
+            made[f"has_{view}"] = torch.from_numpy(has)
+        return made
+
+    def _shape(self, rows: npt.NDArray[np.int64]) -> tuple[int, int, int, int]:
+        return (len(rows), self.transform.size, self.transform.size, 3)
+
+    def _fill(
+        self, pack: Pack, rows: npt.NDArray[np.int64], seeds: Bits, images: npt.NDArray[Any]
+    ) -> None:
+        """Write the transformed images of pack rows into `images` (B, H, W, 3)."""
+        loaded = map(partial(self._load, pack), rows.tolist())
         if hasattr(self.transform, "batch"):
             self.transform.batch(loaded, images, seeds)
         else:
             for image, out, seed in zip(loaded, images, seeds.tolist(), strict=True):
                 self.transform(image, out, seed)
-        made = {
-            "image": torch.from_numpy(images).permute(0, 3, 1, 2),  # (B, 3, H, W)
-            "target": torch.from_numpy(self.target[positions]),
-            "row": torch.from_numpy(positions),
-        }
-        if self.weight is not None:
-            made["weight"] = torch.from_numpy(self.weight[positions])
-        return made
 
-    def _load(self, row: int) -> Pixels:
+    def _load(self, pack: Pack, row: int) -> Pixels:
         """Decoded pixels of a pack row; the datamodule leaves out rows that are not OK."""
-        pack = self.pack
         try:
             if pack.pixels is None:
                 return decode(pack.encoded(row), min_side=self.transform.min_side)

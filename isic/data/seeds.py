@@ -25,6 +25,11 @@ def sample_seeds(seed: int, *, epoch: int, rows: npt.NDArray[np.int64]) -> Bits:
     return mix(base + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 
 
+def view_seeds(seeds: Bits, view: int) -> Bits:
+    """Other seeds for each further view of the same samples; those of the first are `seeds`."""
+    return mix(seeds + np.uint64(view)) if view else seeds
+
+
 def uniform(bits: Bits, count: int) -> npt.NDArray[np.float64]:
     """`count` (at most 4) independent numbers in [-1, 1] from each value's low bits, (count, N)."""
     top = (1 << _DRAW_BITS) - 1

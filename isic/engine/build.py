@@ -1,5 +1,6 @@
 """A plain config -> the objects of a run: data module, classifier, trainer, loggers, metrics."""
 
+import inspect
 import logging
 import warnings
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from isic.metrics import Metric
 from isic.metrics.inputs import asks_for_group
 from isic.models.backbone import input_spec
 from isic.runs import RunFolder
+from isic.signatures import locate
 from isic.training.callbacks import CallbackOptions
 from isic.training.checkpoint import AtomicCheckpointIO
 from isic.training.hardware import TrainerOptions
@@ -91,6 +93,7 @@ def build_classifier(config: Mapping[str, Any], data: LesionDataModule) -> Lesio
         config["model"],
         n_logits=objective.n_logits(len(info.classes)),
         image_size=data.image_size,
+        **_inputs(config["model"], data),
     )
     return LesionClassifier(
         network,
@@ -106,8 +109,26 @@ def build_classifier(config: Mapping[str, Any], data: LesionDataModule) -> Lesio
             "index_hash": index_hash(data.index.table),
             "split_hash": data.split.hash,
             "split_file": str(data.split.path),
+            **({"metadata": data.encoder.to_dict()} if data.encoder else {}),
         },
     )
+
+
+def _inputs(model: Mapping[str, Any], data: LesionDataModule) -> dict[str, Any]:
+    """What a network is told of a batch beyond its one image.
+
+    Raises:
+        ConfigError: A network that takes no such thing.
+    """
+    inputs: dict[str, Any] = {}
+    if len(data.views) > 1:
+        inputs["views"] = data.views
+    if data.encoder:
+        inputs["metadata"] = data.encoder.layout
+    target = locate(model["_target_"])
+    for name in set(inputs) - set(inspect.signature(target).parameters):
+        raise ConfigError(f"data.{name}: {model['_target_']} takes no `{name}`; leave it null")
+    return inputs
 
 
 def build_trainer(

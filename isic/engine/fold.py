@@ -29,7 +29,8 @@ from isic.engine.inference import predict_rows
 from isic.engine.launch import is_launched, is_relaunched, rank, relaunch
 from isic.engine.spoken import announce, log_mistakes, log_result, result_line, say_how_to_sync
 from isic.errors import CheckpointError, ConfigError, IsicError
-from isic.index.schema import archive_hash, index_hash
+from isic.index.metadata import metadata_hash
+from isic.index.schema import archive_hash, index_hash, sample_rows
 from isic.predictions import read_predictions, write_predictions, write_score
 from isic.runs import RunFolder, run_name
 from isic.signatures import check_signatures
@@ -86,7 +87,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
             log.info("finished on %s; overwrite=true trains it again", when)
         else:
             if options.n_devices > 1 and not is_launched():
-                _ = data.positions  # what is wrong with data or checkpoint is said here, once
+                data.setup("fit")  # what is wrong with data or checkpoint is said here, once
                 _ = _readable(folder.last) if folder.last.exists() else None
                 relaunch(config, folder.path, n_devices=options.n_devices)
             else:
@@ -259,13 +260,18 @@ def _attributes(config: Mapping[str, Any], data: LesionDataModule) -> dict[str, 
 
 
 def _content(data: LesionDataModule) -> dict[str, Any]:
-    """What the config only points at: hashes of the archive and the split, and its folds."""
+    """What the config only points at: hashes of archive, split and metadata, and its folds."""
     split = data.split
-    return {
+    content = {
         "archive": archive_hash(data.index),
         "split_hash": split.hash,
         "n_folds": split.n_folds,
     }
+    if data.metadata:
+        content["metadata_hash"] = metadata_hash(
+            sample_rows(data.index), data.metadata, info=data.index.info
+        )
+    return content
 
 
 def _resources(watch: Stopwatch, seconds: float, *, on_gpu: bool) -> dict[str, float]:

@@ -19,9 +19,10 @@ from isic.assemble import score_predictions, submit
 from isic.data import LesionDataModule
 from isic.engine.build import build_data, build_metrics, quiet
 from isic.errors import CheckpointError, ConfigError, DataError
+from isic.index.metadata import MetadataEncoder
 from isic.index.schema import index_hash, sample_rows
 from isic.predictions import ensemble, score_line, write_predictions, write_score
-from isic.prepare import Rows, image_column
+from isic.prepare import Rows, has_images
 from isic.signatures import check_signatures
 from isic.split.making import fold_rows, open_split
 from isic.split.split_file import split_hash
@@ -120,6 +121,7 @@ def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataM
             "_partial_": True,
             "_convert_": "all",
             "info": record["info"],
+            "views": trained["data"].get("views") or [],
         }
     merged = {
         **trained,
@@ -128,7 +130,10 @@ def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataM
         "paths": config["paths"],
     }
     check_signatures(merged["data"], "data")
-    return build_data(merged)
+    data = build_data(merged)
+    if data.metadata:  # what the checkpoint learned of its own training rows
+        data.encoder = MetadataEncoder.from_dict(record["metadata"])
+    return data
 
 
 def rows_to_predict(
@@ -144,7 +149,7 @@ def rows_to_predict(
     else:
         samples = sample_rows(data.index)
         table = samples[samples["split"] == config["split"]].reset_index(drop=True)
-    if not len(table) or table[image_column(data.index, data.views)].isna().all():
+    if not has_images(data.index, table, data.views):
         raise DataError(
             f"split={config['split']}: no image of that part lies under {data.root.resolve()}; "
             f"download them: {data.index.download}"
@@ -210,7 +215,7 @@ def predict_rows(
     frame = table[["image_id", "lesion_id"]].reset_index(drop=True)
     frame["fold"] = fold
     frame["split"] = table["split"].to_numpy()
-    frame["status"] = np.array(["ok", "unreadable", "missing"])[rows.pack.status[positions]]
+    frame["status"] = np.array(["ok", "unreadable", "missing"])[rows.status[positions]]
     for i, name in enumerate(classifier.classes):
         frame[f"prob_{name}"] = probs[:, i]
     return frame

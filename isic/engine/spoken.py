@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from isic.data import LesionDataModule
 from isic.images.decode import decode, fit
-from isic.images.packfile import Pack
+from isic.images.packfile import OK
 from isic.models.summary import in_words
 from isic.predictions import probabilities, score_line
 from isic.prepare import Rows
@@ -41,7 +41,11 @@ def announce(
     log.info("data    %s: %d training rows (%s)", data.root, len(use["train"]), counts)
     log.info("fold    %s, %d rows held out%s", config["fold"], len(use["held_out"]), part)
     log.info("split   %s", data.split.path)
-    log.info("pixels  %s", data.train_rows.pack.path)
+    for pack in data.train_rows.packs:
+        log.info("pixels  %s", pack.path)
+    if data.encoder:
+        sizes = len(data.encoder.columns), len(data.encoder.names)
+        log.info("known   %s: %d columns, %d features", ", ".join(data.metadata), *sizes)
     log.info(
         "model   %s, %s, pretrained=%s, %d px",
         config["model"].get("backbone", type(classifier.network).__name__),
@@ -97,7 +101,7 @@ def log_mistakes(loggers: Sequence[Any], rows: Rows, frame: pd.DataFrame, n: int
 
             images = [
                 wandb.Image(
-                    _thumbnail(rows.pack, int(row[i])),
+                    _thumbnail(rows, int(row[i])),
                     caption=f"{frame['image_id'].iat[i]}: class {target[i]}, p={confidence[i]:.3f}",
                 )
                 for i in worst
@@ -105,8 +109,9 @@ def log_mistakes(loggers: Sequence[Any], rows: Rows, frame: pd.DataFrame, n: int
             logger.experiment.log({"oof/mistakes": images})
 
 
-def _thumbnail(pack: Pack, row: int, side: int = 128) -> NDArray[np.uint8]:
-    """A packed image at one size, uint8 (side, side, 3)."""
+def _thumbnail(rows: Rows, row: int, side: int = 128) -> NDArray[np.uint8]:
+    """A packed image, of the first view that is there, at one size, uint8 (side, side, 3)."""
+    pack = next(pack for pack in rows.packs if pack.status[row] == OK)
     image = decode(pack.encoded(row)) if pack.pixels is None else pack.pixels[row]
     return fit(image, side)
 

@@ -8,9 +8,11 @@ Trap: a column that is known of train rows only gives the label away, and an id 
 heart: both are refused.
 """
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import filter as filter_names
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,46 @@ log = logging.getLogger(__name__)
 MOST_CATEGORIES = 100  # MILK10k's and ISIC 2024's longest vocabularies have about 20
 UNKNOWN = "(unknown)"
 IDS = ("image_id", "lesion_id", "patient_id", "image", "split", "parent_id", "duplicate_of")
+MADE = ("group", "fold")  # by the split: rows to be predicted have none
 
 Features = npt.NDArray[np.float32]
+
+
+def fit_metadata(
+    rows: pd.DataFrame, names: Sequence[str], *, info: DatasetInfo
+) -> "MetadataEncoder":
+    """An encoder of the named columns of training rows.
+
+    names: Columns, or patterns as `MONET_*`, which stand for all columns that they match. What
+        comes with the image of one view is one group: without that image none of it is known.
+
+    Raises:
+        DataError: See `MetadataEncoder.fit`.
+    """
+    columns = _columns(rows, names)
+    spread = {view: [f"{c}_{view}" for c in info.view_columns] for view in info.views}
+    groups = {view: [c for c in columns if c in own] for view, own in spread.items()}
+    return MetadataEncoder.fit(
+        rows, columns, info=info, groups={view: own for view, own in groups.items() if own}
+    )
+
+
+def metadata_hash(rows: pd.DataFrame, names: Sequence[str], *, info: DatasetInfo) -> str:
+    """Hash of what some rows say in named columns, in any row order. Twelve hex digits.
+
+    Raises:
+        DataError: A column that `fit_metadata` would refuse.
+    """
+    columns = _columns(rows, names)
+    _refuse(rows, columns, info)
+    lines = rows[["image_id", *columns]].sort_values("image_id").to_csv(index=False)
+    return hashlib.blake2b(lines.encode(), digest_size=6).hexdigest()
+
+
+def _columns(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """The columns that names and patterns stand for; a name that stands for none, as it is."""
+    found = [filter_names(list(rows.columns), name) or [name] for name in names]
+    return list(dict.fromkeys(c for group in found for c in group))
 
 
 @dataclass(frozen=True)
@@ -159,7 +199,8 @@ def _refuse(rows: pd.DataFrame, columns: Sequence[str], info: DatasetInfo) -> No
     ends = tuple(f"_{view}" for view in info.views)
     stems = [next((c.removesuffix(e) for e in ends if c.endswith(e)), c) for c in columns]
     refuse_train_only(dict.fromkeys([*columns, *stems]), info)
-    ids = [c for c, stem in zip(columns, stems, strict=True) if {c, stem} & {*IDS, info.id_column}]
+    names = {*IDS, *MADE, info.id_column}
+    ids = [c for c, stem in zip(columns, stems, strict=True) if {c, stem} & names]
     if ids:
         raise DataError(f"metadata: {', '.join(ids)} names rows and is no feature of them")
     twice = sorted({c for c in columns if list(columns).count(c) > 1})

@@ -5,7 +5,7 @@ the file's name. Classes are those of the checkpoint.
 Trap: what a model knows of one archive's camera says little about another one's images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from isic.index.folder.files import image_names, safe_ids
 from isic.index.schema import DatasetInfo, Index, standard_columns
 
 
-def build_index(root: Path, *, info: Mapping[str, Any]) -> Index:
+def build_index(root: Path, *, info: Mapping[str, Any], views: Sequence[str] = ()) -> Index:
     """The images below `root`, in the order of their paths.
 
     info: `DatasetInfo.to_dict()` of what the checkpoint was trained on.
+    views: Those that the model sees; of several, each image is a lesion that has the first alone.
 
     Raises:
         DataError: No such folder, or no image in it.
@@ -32,7 +33,7 @@ def build_index(root: Path, *, info: Mapping[str, Any]) -> Index:
     trained = DatasetInfo.from_dict(info)
     known = replace(
         trained,
-        row_unit="image",
+        row_unit="lesion" if len(views) > 1 else "image",
         id_column="image_id",
         submission_columns=trained.classes,
         submission_classes=trained.classes,
@@ -40,7 +41,9 @@ def build_index(root: Path, *, info: Mapping[str, Any]) -> Index:
     )
     columns: dict[str, Any] = dict.fromkeys(standard_columns(known))
     columns |= {"image_id": safe_ids(names), "image": names, "split": "test"}
-    columns |= {"archive": known.name, "view": known.views[0]}
+    columns |= {"archive": known.name, "view": next(iter(views), known.views[0])}
+    if len(views) > 1:
+        columns["lesion_id"] = columns["image_id"]
     table = pd.DataFrame(columns, index=range(len(names)))
     table["target"] = table["target"].astype("Int64")
     texts = ["lesion_id", "patient_id", "diagnosis", "sex", "site", "attribution"]

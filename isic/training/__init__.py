@@ -1,6 +1,17 @@
 """The training loop: `SingleImageClassifier(backbone)` in a notebook, `load(ckpt)` to use one."""
 
 from isic.training.checkpoint import load
-from isic.training.module import LesionClassifier, SingleImageClassifier
+from isic.training.module import (
+    DualImageClassifier,
+    ImageTabularClassifier,
+    LesionClassifier,
+    SingleImageClassifier,
+)
 
-__all__ = ["LesionClassifier", "SingleImageClassifier", "load"]
+__all__ = [
+    "DualImageClassifier",
+    "ImageTabularClassifier",
+    "LesionClassifier",
+    "SingleImageClassifier",
+    "load",
+]

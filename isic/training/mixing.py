@@ -81,7 +81,8 @@ class Mixing:
 
         Images, the entries of four dimensions, keep their dtype. `weight` becomes that of the mix,
         and the target its part of each weight, so that a linear loss is exactly the weighted sum of
-        both samples' losses. Floats (B, F) are mixed by the share of the image. The rest stays.
+        both samples' losses. Floats (B, F) are mixed by the share of the image. The rest stays. Of
+        several views, those that both samples have are mixed: `has_<view>`, as the images in order.
 
         index: Number of the batch in its epoch.
 
@@ -98,10 +99,10 @@ class Mixing:
         )
         keep = _keep(box, blend, size=image.shape[-1])  # (B, 1, S, S)
         mixed = dict(batch)
+        for name, part in _of_views(batch, partner, keep).items():
+            mixed[name] = _blended(batch[name], batch[name][partner], part)
         for name, value in batch.items():
-            if value.ndim == 4:
-                mixed[name] = _blended(value, value[partner], keep)
-            elif value.ndim == 2 and value.is_floating_point():
+            if value.ndim == 2 and value.is_floating_point():
                 mixed[name] = _blended(value, value[partner], share[:, None])
         if "weight" in batch:
             own, other = share * batch["weight"], (1 - share) * batch["weight"][partner]
@@ -149,6 +150,16 @@ def _keep(box: Tensor, blend: Tensor, *, size: int) -> Tensor:
     rows, columns = (at >= top) & (at < bottom), (at >= left) & (at < right)  # (B, S)
     inside = rows[:, :, None] & columns[:, None, :]
     return torch.where(inside, 0.0, blend[:, None, None])[:, None]
+
+
+def _of_views(batch: Mapping[str, Tensor], partner: Tensor, keep: Tensor) -> dict[str, Tensor]:
+    """`keep` for the images of each view; all of a sample's own where one of the pair has none."""
+    images = [name for name, value in batch.items() if value.ndim == 4]
+    has = [value for name, value in batch.items() if name.startswith("has_")]
+    if not has:
+        return dict.fromkeys(images, keep)
+    both = [(h & h[partner])[:, None, None, None] for h in has]
+    return {k: torch.where(b, keep, 1.0) for k, b in zip(images, both, strict=True)}
 
 
 def _blended(own: Tensor, other: Tensor, keep: Tensor) -> Tensor:

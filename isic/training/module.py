@@ -2,6 +2,7 @@
 
 `LesionClassifier` takes any network whose `forward(batch)` gives logits. The named classes only fix
 which network: `SingleImageClassifier("resnet18")` works in a notebook.
+Trap: metadata is encoded by the data module, so that a classifier of it wants that one's encoder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from isic.index.metadata import MetadataEncoder
+from isic.models.fusion import FusionOptions
 from isic.models.network import LesionNetwork
 from isic.training.epoch_metric import Epoch, EpochLoss, EpochOutputs, Metric
 from isic.training.losses import BinaryCrossEntropy, Objective, probabilities
@@ -164,4 +167,77 @@ class SingleImageClassifier(LesionClassifier):
             optim=optim,
             metrics=metrics,
             mixing=mixing,
+        )
+
+
+class DualImageClassifier(LesionClassifier):
+    """Two views of a lesion in, one diagnosis out; some rows may lack either.
+
+    views: As the data module's, the one that `image` holds first.
+    fusion: `concat`, `gated` or options, see `isic.models.fusion.FusionOptions`.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnetv2_s.in21k_ft_in1k",
+        *,
+        views: Sequence[str] = ("dermoscopic", "clinical"),
+        classes: Sequence[str] = ("benign", "malignant"),
+        fusion: str | Mapping[str, Any] | FusionOptions = "concat",
+        pretrained: bool | str = True,
+        image_size: int | None = None,
+        objective: Objective | None = None,
+        optim: WarmupCosine | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        mixing: Mixing | None = None,
+    ) -> None:
+        objective = objective or Objective(BinaryCrossEntropy(), activation="sigmoid")
+        n_logits = objective.n_logits(len(classes))
+        build = partial(LesionNetwork, backbone, n_logits=n_logits, views=views, fusion=fusion)
+        network = build(pretrained=pretrained, image_size=image_size)
+        super().__init__(
+            network,
+            classes=classes,
+            objective=objective,
+            optim=optim,
+            metrics=metrics,
+            mixing=mixing,
+        )
+
+
+class ImageTabularClassifier(LesionClassifier):
+    """Images and metadata in, one diagnosis out.
+
+    encoder: The data module's, `data.encoder`; it travels in the checkpoint.
+    views: As the data module's; fewer than two is one image.
+    fusion: As above.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnetv2_s.in21k_ft_in1k",
+        *,
+        encoder: MetadataEncoder,
+        views: Sequence[str] = (),
+        classes: Sequence[str] = ("benign", "malignant"),
+        fusion: str | Mapping[str, Any] | FusionOptions = "concat",
+        pretrained: bool | str = True,
+        image_size: int | None = None,
+        objective: Objective | None = None,
+        optim: WarmupCosine | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        mixing: Mixing | None = None,
+    ) -> None:
+        objective = objective or Objective(BinaryCrossEntropy(), activation="sigmoid")
+        n_logits = objective.n_logits(len(classes))
+        build = partial(LesionNetwork, backbone, n_logits=n_logits, views=views, fusion=fusion)
+        network = build(pretrained=pretrained, image_size=image_size, metadata=encoder.layout)
+        super().__init__(
+            network,
+            classes=classes,
+            objective=objective,
+            optim=optim,
+            metrics=metrics,
+            mixing=mixing,
+            record={"metadata": encoder.to_dict()},
         )

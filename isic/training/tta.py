@@ -1,4 +1,7 @@
-"""Test-time augmentation: average the probabilities over the eight views of a square image."""
+"""Test-time augmentation: average the probabilities over the eight views of a square image.
+
+All images of a lesion are turned alike: eight passes, not eight for each.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +25,9 @@ def averaged_logits(network: Network, batch: Mapping[str, Tensor], activation: s
 
     In logarithms throughout: a mean of probabilities near 1 would be 1, and ranks would tie.
     """
-    logits = [network({**batch, "image": view}).double() for view in d4_views(batch["image"])]
+    images = {k: v for k, v in batch.items() if getattr(v, "ndim", 0) == 4}  # of every view
+    turned = zip(*map(d4_views, images.values()), strict=True)
+    logits = [network({**batch, **dict(zip(images, x, strict=True))}).double() for x in turned]
     stacked = torch.stack(logits)  # (8, B, K)
     if activation == "softmax":
         return stacked.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))

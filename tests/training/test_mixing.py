@@ -227,3 +227,22 @@ def test_the_objective_of_a_mixed_batch_is_the_loss_of_its_shares(data32):
     logits = module.network(mixed)
     expected = functional.binary_cross_entropy_with_logits(logits[:, 0], mixed["target"][:, 1])
     assert torch.allclose(module.objective(logits, mixed["target"]), expected)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_a_view_is_mixed_where_both_samples_have_it(kind):
+    mixing = Mixing(**{"mixup": 0.0, "cutmix": 0.0, kind: 1.0})
+    given = batch()
+    n = len(given["image"])
+    has = torch.arange(n) % 3 > 0
+    clinical = torch.where(has[:, None, None, None], given["image"] + 50, 0)
+    views = {"image": given["image"], "has_dermoscopic": torch.ones(n, dtype=torch.bool)}
+    views |= {"image_clinical": clinical, "has_clinical": has}
+    mixed = mixing({**views, "target": given["target"]}, **KEY)
+    plain = mixing(given, **KEY)
+    assert torch.equal(mixed["image"], plain["image"])
+    assert torch.equal(mixed["target"], plain["target"])
+    assert torch.equal(mixed["has_clinical"], has)
+    both = has & has[mixing.draw(n, size=16, key=(2, 5, 0)).partner]
+    assert torch.equal(mixed["image_clinical"][~both], clinical[~both])
+    assert torch.equal(mixed["image_clinical"][both], (plain["image"] + 50)[both])

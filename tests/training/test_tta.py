@@ -56,3 +56,20 @@ def test_other_inputs_reach_every_view():
 
     averaged_logits(network, {"image": torch.ones(2, 3, 2, 2), "row": "rows"}, "sigmoid")
     assert seen == ["rows"] * 8
+
+
+def test_images_of_all_views_are_turned_alike():
+    image = torch.randn(2, 3, 4, 4)
+    seen = []
+
+    def network(batch):
+        assert torch.equal(batch["image"], -batch["image_clinical"])
+        assert torch.equal(batch["metadata"], known)
+        seen.append(batch["image"].contiguous().numpy().tobytes())
+        return batch["image"].mean((1, 2, 3))[:, None]
+
+    known = torch.randn(2, 5)
+    averaged_logits(
+        network, {"image": image, "image_clinical": -image, "metadata": known}, "sigmoid"
+    )
+    assert len(set(seen)) == 8
