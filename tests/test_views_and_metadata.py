@@ -289,7 +289,9 @@ def places(folder: Path) -> dict[str, str]:
     return {"ISIC_RUNS_ROOT": str(folder / "runs"), "ISIC_CACHE_ROOT": str(folder / "cache")}
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "system", [pytest.param(s, marks=() if s == "both" else pytest.mark.slow) for s in SYSTEMS]
+)
 def test_from_the_command_line_to_a_submission(
     commands: ForkServer, lacking: tuple[Path, set[str], str], tmp_path: Path, system: str
 ) -> None:

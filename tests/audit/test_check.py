@@ -234,6 +234,7 @@ def test_ids_twice_end_with_3(commands: ForkServer, copy600: Path, tmp_path: Pat
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("archive", ["isic2019", "isic2020", "isic2024", "milk10k"])
 def test_the_real_samples_are_checked(
     commands: ForkServer, real_root: Path, tmp_path: Path, archive: str

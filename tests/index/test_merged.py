@@ -324,6 +324,7 @@ def test_real_archives_merge_under_their_published_counts(real_root):
     assert table["duplicate_of"].notna().sum() == 425
 
 
+@pytest.mark.slow
 def test_real_milk10k_beside_isic2019_has_all_its_shared_classes(real_root):
     index = build_index(real_root, parts=["isic2019", "milk10k"])
     milk = index.table[index.table["archive"] == "milk10k"]

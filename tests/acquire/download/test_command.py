@@ -52,6 +52,7 @@ def assert_whole(archive: Archive, root: Path) -> None:
     assert not list(root.glob(f"{PREFIX}*"))
 
 
+@pytest.mark.slow
 def test_done_and_done_again(commands: ForkServer, archive: Archive, tmp_path: Path) -> None:
     query = "age_approx:[50 TO *] AND diagnosis_3:\"Melanoma, 'in situ'\" AND -sex:*"
     arguments = words(archive, tmp_path / "a b", f"query={query}", "collections=[1,2]", "limit=50")
