@@ -199,13 +199,13 @@ def _check_classes(groups: Groups, fold: Ints, *, n_folds: int) -> None:
     holders = (groups.counts > 0).sum(axis=0)
     if len(groups.classes) < 2:
         raise DataError(
-            f"a split needs two classes, got only target {groups.classes[0]} in all "
+            f"a split needs two classes, got only {groups.titles[0]} in all "
             f"{len(groups.rows)} labelled rows; check the train table"
         )
     for f in range(n_folds):
         absent = [c for g, c in lacking if g == f]
         named = ", ".join(
-            f"target {groups.classes[c]} (in {holders[c]} groups of {len(groups.names)})"
+            f"{groups.titles[c]} (in {holders[c]} groups of {len(groups.names)})"
             for c in absent
         )
         if len(groups.classes) - len(absent) < 2:

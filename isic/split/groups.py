@@ -32,6 +32,7 @@ class Groups:
     of_row: int64 (rows,), the position of each row's group.
     counts: int64 (groups, classes), rows of each class.
     classes: The target values that occur.
+    titles: What people call each of `classes`.
     """
 
     rows: pd.Index
@@ -39,6 +40,7 @@ class Groups:
     of_row: Ints
     counts: Ints
     classes: list[int]
+    titles: list[str]
 
     @property
     def size(self) -> Ints:
@@ -92,7 +94,16 @@ def count_groups(rows: pd.DataFrame, group: pd.Series) -> Groups:
         of_row=codes.astype(np.int64),
         counts=flat.reshape(shape).astype(np.int64),
         classes=[int(c) for c in classes],
+        titles=_titles(rows, classes.tolist()),
     )
+
+
+def _titles(rows: pd.DataFrame, classes: list[int]) -> list[str]:
+    """`target 4 (BKL)`: an index has its class columns between `target` and `age`."""
+    columns = list(rows.columns)
+    names = columns[columns.index("target") + 1 :]
+    names = names[: names.index("age")] if "age" in names else []
+    return [f"target {c}" + (f" ({names[c]})" if c < len(names) else "") for c in classes]
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Groups: every link is followed, names say the smallest patient, row order changes nothing."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isic.split.groups import group_of
+from isic.index import isic2019
+from isic.split.groups import count_groups, group_of, labelled
 
 
 def table(**columns: Any) -> pd.DataFrame:
@@ -127,3 +129,11 @@ def test_no_rows_and_rows_that_stand_twice() -> None:
     assert group_of(table(image_id=[])).tolist() == []
     rows = table(image_id=["a", "a", "b"], patient_id=["P", None, None])
     assert group_of(rows, [("b", "a")]).tolist() == ["P", "P", "P"]
+
+
+def test_classes_are_called_by_their_columns_in_an_index(archive2019: Path) -> None:
+    rows = labelled(isic2019.build_index(archive2019).table)
+    titles = count_groups(rows, group_of(rows)).titles
+    assert titles[:2] == ["target 0 (MEL)", "target 1 (NV)"]
+    bare = rows[["image_id", "target"]]
+    assert count_groups(bare, group_of(bare)).titles[0] == "target 0"
