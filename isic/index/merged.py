@@ -34,6 +34,7 @@ from isic.index.schema import (
     raise_faults,
     standard_columns,
 )
+from isic.index.sites import coarse_site
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,8 @@ def build_index(
     own_notes += found
     info = _info(read, classes, table)
     table = _in_order(table, info)
+    # SIIM's `torso` says neither front nor back: archives meet at the coarse level only.
+    table["site"] = coarse_site(table["site"])
     raise_faults(faults_of(table, info), where="the merged index", next_step="See the parts.")
     for note in own_notes:  # the readers have said theirs
         log.info("merged: %s", note)

@@ -205,8 +205,7 @@ def _check_classes(groups: Groups, fold: Ints, *, n_folds: int) -> None:
     for f in range(n_folds):
         absent = [c for g, c in lacking if g == f]
         named = ", ".join(
-            f"{groups.titles[c]} (in {holders[c]} groups of {len(groups.names)})"
-            for c in absent
+            f"{groups.titles[c]} (in {holders[c]} groups of {len(groups.names)})" for c in absent
         )
         if len(groups.classes) - len(absent) < 2:
             raise DataError(

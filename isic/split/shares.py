@@ -77,8 +77,7 @@ def _name_absent(groups: Groups, chosen: Flags) -> None:
     absent = np.flatnonzero(~(groups.counts[chosen] > 0).any(axis=0))
     if len(absent):
         named = ", ".join(
-            f"{groups.titles[c]} (in {(groups.counts[:, c] > 0).sum()} groups)"
-            for c in absent
+            f"{groups.titles[c]} (in {(groups.counts[:, c] > 0).sum()} groups)" for c in absent
         )
         log.warning("the held-out rows hold no %s: the folds need them", named)
 

@@ -108,6 +108,14 @@ def test_labels_are_the_shared_ones(archives):
     assert by_id(train, "diagnosis")["ISIC_0000006"] == "solar lentigo"
 
 
+def test_sites_are_as_coarse_as_the_coarsest_archive_says_them(archives):
+    table = build_index(archives, parts=["isic2019", "isic2020"]).table
+    coarse = {"torso", "upper extremity", "lower extremity", "head/neck", "palms/soles"}
+    assert set(table["site"].dropna()) <= coarse | {"oral/genital"}
+    raw = "\n".join(p.read_text() for p in (archives / "isic2019").glob("*Metadata.csv"))
+    assert "anterior torso" in raw
+
+
 def test_an_image_of_two_archives_stays_in_the_first_with_its_patient(archives):
     index = build_index(archives, parts=["isic2019", "isic2020"])
     table = index.table.set_index("image_id")

@@ -15,7 +15,9 @@ def many(seed: int, n: int = 60) -> tuple[Groups, np.ndarray]:
     counts = np.column_stack([common, np.arange(n) % 3 == 0]).astype(np.int64)
     rows = int(counts.sum())
     names = [str(i) for i in range(n)]
-    groups = Groups(pd.RangeIndex(rows), names, np.zeros(rows, np.int64), counts, [0, 1], ["0", "1"])
+    groups = Groups(
+        pd.RangeIndex(rows), names, np.zeros(rows, np.int64), counts, [0, 1], ["0", "1"]
+    )
     return groups, np.arange(n, dtype=np.int64) * 3 // n
 
 
@@ -34,7 +36,9 @@ def test_rows_are_level_and_all_else_is_as_it_was(seed: int) -> None:
 
 def test_groups_that_hold_different_classes_do_not_change_places() -> None:
     counts = np.array([[9, 0], [0, 1], [0, 1], [1, 1]])
-    groups = Groups(pd.RangeIndex(12), list("abcd"), np.zeros(12, np.int64), counts, [0, 1], ["0", "1"])
+    groups = Groups(
+        pd.RangeIndex(12), list("abcd"), np.zeros(12, np.int64), counts, [0, 1], ["0", "1"]
+    )
     fold = np.array([0, 0, 1, 1])
     level_rows(groups, fold, n_folds=2)
     assert fold.tolist() == [0, 0, 1, 1]
