@@ -50,7 +50,7 @@ def train(
         ("isic2020", "image_name", "target"),
         ("isic2020_diagnosis", "image_name", "target"),
         ("milk10k", "lesion_id", "AKIEC BCC BEN_OTH BKL DF INF MAL_OTH MEL NV SCCKA VASC"),
-        ("isic2024", "isic_id", "target"),
+        pytest.param("isic2024", "isic_id", "target", marks=pytest.mark.slow),
     ],
 )
 def test_two_folds_give_a_score_and_a_submission(

@@ -126,6 +126,7 @@ def test_naive_torchs_own_sampler_repeats_rows() -> None:
     assert len(rows) == 38
 
 
+@pytest.mark.slow
 def test_two_folds_are_two_runs_of_two_ranks(sweep: Sweep) -> None:
     configs = sorted(line.split()[1] for line in sweep.frozen)
     assert [Path(c).parent.name for c in configs] == ["fold0", "fold0", "fold1", "fold1"]
@@ -138,10 +139,12 @@ def test_two_folds_are_two_runs_of_two_ranks(sweep: Sweep) -> None:
     assert sweep.text.count("epoch 1/2") == 2, "the second rank speaks too"
 
 
+@pytest.mark.slow
 def test_nobody_is_left(sweep: Sweep) -> None:
     assert processes_of(sweep.runs) == []
 
 
+@pytest.mark.slow
 def test_every_id_is_predicted_once(sweep: Sweep, tiny_archive: Path) -> None:
     train = pd.read_csv(tiny_archive / "train-metadata.csv", low_memory=False)["isic_id"]
     test = pd.read_csv(tiny_archive / "test-metadata.csv")["isic_id"]
@@ -155,6 +158,7 @@ def test_every_id_is_predicted_once(sweep: Sweep, tiny_archive: Path) -> None:
         assert frame["prob_malignant"].notna().all()
 
 
+@pytest.mark.slow
 def test_one_process_gives_the_same_scores(
     sweep: Sweep, commands: ForkServer, tiny_archive: Path, tmp_path: Path
 ) -> None:
@@ -178,6 +182,7 @@ def test_one_process_gives_the_same_scores(
     assert stored["pauc"]["value"] == pytest.approx(partial_auc(target, score), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_ranks_validate_the_weights_that_are_saved(sweep: Sweep, tiny_archive: Path) -> None:
     """Batch-norm statistics differ between ranks; validation must use those of the checkpoint."""
     frames = {k: read_predictions(sweep.run / f"fold{k}/oof.parquet") for k in (0, 1)}

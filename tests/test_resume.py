@@ -173,7 +173,7 @@ def test_a_resumed_epoch_sees_the_same_rows_and_pixels(
 @pytest.mark.parametrize(
     ("missing", "workers"),
     [
-        ("no seed of each epoch", 0),
+        pytest.param("no seed of each epoch", 0, marks=pytest.mark.slow),
         pytest.param("no generator of the loader's own", 0, marks=pytest.mark.slow),
         pytest.param("no next epoch in the checkpoint", 2, marks=pytest.mark.slow),
     ],
