@@ -222,12 +222,3 @@ def raise_faults(faults: list[str], *, where: str, next_step: str) -> None:
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)
         raise DataError(f"{where} cannot be used:\n{listed}\n{next_step}")
-
-
-def validate(table: pd.DataFrame, info: DatasetInfo) -> None:
-    """Raise DataError that lists all faults of an index at once."""
-    raise_faults(
-        faults_of(table, info),
-        where=f"the {info.name} index",
-        next_step="Correct the table or download it again; nothing was written.",
-    )

@@ -200,8 +200,9 @@ def no_table(info: DatasetInfo, root: Path, names: Sequence[str]) -> DataError:
     places = [p for name in names for pattern in ("*/", "*/*/") for p in root.glob(pattern + name)]
     places += [p for name in names for p in root.absolute().parent.glob(name)]
     if places:
-        found = first_five(str(p) for p in places)
-        lines.append(f"found {found}: set data.root={places[0].parent}")
+        folders = list(dict.fromkeys(p.parent for p in places))
+        one = f"={folders[0]}" if len(folders) == 1 else f" to the folder of {info.name}"
+        lines.append(f"found {first_five(places)}: set data.root{one}")
     if zips := zips_of(root):
         lines.append(f"found {first_five(zips)}, not unpacked: unzip them in {root.absolute()}")
     return DataError("\n".join([*lines, how_to_get(info, root)]))

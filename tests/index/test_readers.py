@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from isic.errors import DataError
+from isic.index import isic2024
 from isic.index.schema import Index, faults_of, sample_rows, standard_columns
 from tests.index.small_archives import LABELS, TRAIN_TABLE, WRITERS, edit, read
 
@@ -325,3 +326,14 @@ def test_whatever_is_wrong_is_a_data_error_or_a_sound_index(
         return
     assert faults_of(index.table, index.info) == []
     assert len(sample_rows(index))
+
+
+def test_a_root_above_several_archives_is_not_sent_to_the_first_of_them(tmp_path: Path) -> None:
+    for name in ("isic2019", "isic2024", "milk10k"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}_Training_GroundTruth.csv").touch()
+    with pytest.raises(DataError) as error:
+        isic2024.build_index(tmp_path)
+    assert f"set data.root={tmp_path / 'milk10k'}" not in str(error.value)
+    assert f"set data.root={tmp_path / 'isic2019'}" not in str(error.value)
+    assert "set data.root to the folder of isic2024" in str(error.value)
