@@ -7,10 +7,10 @@ import sys
 from isic.cli import command
 
 VERBS = {
-    "synth": ("isic.stages:synth", "write a generated archive in an official layout"),
-    "download": ("isic.stages:download", "fetch images and metadata from the ISIC Archive"),
-    "check": ("isic.stages:check", "read an archive and list what is wrong with it"),
-    "runs": ("isic.stages:runs", "print every run, best score first"),
+    "synth": ("isic.stages.archive:synth", "write a generated archive in an official layout"),
+    "download": ("isic.stages.archive:download", "fetch images and metadata from the ISIC Archive"),
+    "check": ("isic.stages.archive:check", "read an archive and list what is wrong with it"),
+    "runs": ("isic.stages.runs:runs", "print every run, best score first"),
 }
 
 

@@ -71,7 +71,7 @@ def test_table_stages_load_neither_torch_nor_hydra() -> None:
 
 
 def test_stages_load_no_torch() -> None:
-    loaded = loaded_by("import isic.stages")
+    loaded = loaded_by("import isic.stages.archive, isic.stages.runs")
     assert not loaded & (HEAVY - {"hydra", "omegaconf"})
 
 

@@ -1,13 +1,10 @@
-"""The table side, composed: the verbs of `python -m isic`. No torch is imported here or below."""
+"""Verbs that make, fetch or examine an archive."""
 
 import logging
 import shlex
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -15,11 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from isic.acquire.download import API, Request, download_archive
 from isic.acquire.download.http import Patience
 from isic.acquire.synthetic import ARCHIVES
-from isic.assemble import assemble_run
 from isic.audit.check import check_archive
 from isic.audit.report import TEXT
-from isic.errors import ConfigError, DataError, IsicError
-from isic.predictions import read_score
+from isic.errors import ConfigError, DataError
 from isic.prepare import open_index
 from isic.signatures import locate
 
@@ -96,75 +91,3 @@ def check(cfg: DictConfig) -> str:
         named = [f"{f.text}; {f.todo}" if f.todo else f.text for f in report.errors]
         raise DataError("\n".join([*named, f"all that was found: {folder.resolve() / TEXT}"]))
     return "no errors"
-
-
-def runs(cfg: DictConfig) -> None:
-    """Print every run, best score first; a run whose folds are all done is put together first."""
-    root = Path(cfg.paths.runs)
-    rows = []
-    for folder in sorted(p for p in root.glob("*") if list(p.glob("fold*/config.yaml"))):
-        try:
-            rows.append(_row(folder))
-        except (IsicError, OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s cannot be read and is left out: %r", folder, error)
-    if not rows:
-        log.info("no runs under %s", root.resolve())
-        return
-    rows.sort(key=lambda row: (-row["sort"], row["run"]))
-    _print(rows)
-
-
-def _row(folder: Path) -> dict[str, Any]:
-    """One line of the table of runs."""
-    folds = sorted(folder.glob("fold*/config.yaml"))
-    config = yaml.safe_load(folds[0].read_text())
-    score = _score(folder, config)
-    done = [p.parent for p in folds if (p.parent / "score.json").exists()]
-    row = {
-        "run": folder.name,
-        "score": "unfinished",
-        "sort": float("-inf"),
-        "minutes": "",
-        "GB": "",
-        "folds": f"{len(done)}/{config['n_folds']}",
-        "seeds": config["seed"],
-    }
-    if score is None:
-        return row
-    name, value = next(iter(score["metrics"].items()), ("", None))
-    if value and value["value"] is not None:
-        row["sort"] = value["value"]
-        one = "" if "folds" in score else ", one fold"
-        bounds = f"[{value['low']:.4f}, {value['high']:.4f}]"
-        row["score"] = f"{name} {value['value']:.4f} {bounds}{one}"
-    else:
-        row["score"] = "not scored"
-    row["minutes"] = f"{score['seconds'] / 60:.1f}"
-    row["GB"] = f"{score['peak_memory_mb'] / 1024:.1f}"
-    return row
-
-
-def _score(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The run's score: as it stands, put together now, or of its one finished fold."""
-    if (folder / "score.json").exists():
-        return read_score(folder / "score.json")
-    singles = sorted(folder.glob("fold*/score.json"))
-    n_folds = config["n_folds"]
-    if len([p for p in singles if p.parent.name != "foldall"]) >= n_folds:
-        try:
-            data, cache = config["data"], Path(config["paths"]["cache"])
-            index = open_index(instantiate(data["index"]), data["root"], cache_root=cache)
-            metrics = instantiate(config["metrics"]["functions"])
-            return assemble_run(folder, index, metrics, n_folds=n_folds)
-        except IsicError as error:
-            log.warning("%s could not be put together: %s", folder, error)
-    return read_score(singles[0]) if singles else None
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    columns = ("run", "score", "folds", "seeds", "minutes", "GB")
-    width = {c: max(len(c), *(len(str(r[c])) for r in rows)) for c in columns}
-    lines = ["  ".join(f"{c:<{width[c]}}" for c in columns)]
-    lines += ["  ".join(f"{r[c]!s:<{width[c]}}" for c in columns) for r in rows]
-    for line in lines:
-        log.info(line.rstrip())

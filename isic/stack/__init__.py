@@ -1,0 +1,1 @@
+"""A feature table -> stacked out-of-fold and test predictions. No torch."""

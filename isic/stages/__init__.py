@@ -1,0 +1,1 @@
+"""The table side, composed: the verbs of `python -m isic`. No torch is imported here or below."""
