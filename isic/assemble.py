@@ -25,7 +25,10 @@ from isic.predictions import (
     write_score,
     write_submission,
 )
+from isic.predictions.fitted import decided, fit_to, nested_decided
 from isic.predictions.submission import find_sample, sample_ids
+from isic.predictions.temperature import calibration_report
+from isic.predictions.thresholds import cuts_at_half
 from isic.report.curves import write_curves
 from isic.runs import waiting_lock
 
@@ -36,8 +39,7 @@ def score_predictions(
     frame: pd.DataFrame, index: Index, metrics: Mapping[str, Metric], *, folder: Path
 ) -> dict[str, Any]:
     """Score predictions against the index's targets and draw their curves into `folder`."""
-    truth = index.table[["image_id", "target", "patient_id"]]
-    joined = frame.merge(truth, on="image_id", how="left", validate="one_to_one")
+    joined = with_targets(frame, index)
     result = score(joined, classes=index.info.classes, metrics=metrics)
     readable = joined[joined["target"].notna() & (joined["status"] == "ok")]
     target = readable["target"].to_numpy(dtype="int64")
@@ -45,10 +47,53 @@ def score_predictions(
     return result
 
 
+def with_targets(frame: pd.DataFrame, index: Index) -> pd.DataFrame:
+    """Predictions with the `target` and `patient_id` of the index, in their order."""
+    truth = index.table[["image_id", "target", "patient_id"]]
+    return frame.merge(truth, on="image_id", how="left", validate="one_to_one")
+
+
+def decided_scores(
+    frame: pd.DataFrame, index: Index, metrics: Mapping[str, Metric]
+) -> dict[str, Any]:
+    """The metrics that cut at 0.5, of decided out-of-fold probabilities; none where none cuts.
+
+    `<name>_argmax_folded`, and `<name>_nested_thresholds`, whose thresholds were fitted on the rows
+    of the other folds. Thresholds scored on their own rows would flatter.
+    """
+    cutting = {name: metric for name, metric in metrics.items() if cuts_at_half(metric)}
+    if not cutting or frame["fold"].nunique() < 2:
+        return {}
+    joined = with_targets(frame, index)
+    scores: dict[str, Any] = {}
+    for how, table in (
+        ("argmax_folded", decided(joined, "argmax")),
+        ("nested_thresholds", nested_decided(joined)),
+    ):
+        named = {f"{name}_{how}": metric for name, metric in cutting.items()}
+        scores |= score(table, classes=index.info.classes, metrics=named)["metrics"]
+    return scores
+
+
+def calibration(joined: pd.DataFrame) -> dict[str, float]:
+    """Temperature, ECE and likelihood of readable out-of-fold rows, see `calibration_report`.
+
+    Empty where no two folds have some.
+    """
+    rows = joined[joined["target"].notna() & (joined["status"] == "ok")]
+    if rows["fold"].nunique() < 2:
+        return {}
+    target = rows["target"].to_numpy(dtype="int64")
+    return calibration_report(target, probabilities(rows), rows["fold"].to_numpy(dtype="int64"))
+
+
 def assemble_run(
     run: Path, index: Index, metrics: Mapping[str, Metric], *, n_folds: int
 ) -> dict[str, Any] | None:
-    """Write `oof.parquet, test.parquet, submission.csv, score.json` of a run whose folds are done.
+    """Put the folds of a run together, where all are done.
+
+    Writes `oof.parquet`, `score.json`, `thresholds.json` (`isic.predictions.fitted`) and, of test
+    rows, `test.parquet` and `submission.csv`, which holds the probabilities as they are.
 
     Returns the score, or None while a fold is missing.
     """
@@ -60,6 +105,10 @@ def assemble_run(
         attrs = _attrs(frame)
         write_predictions(run / "oof.parquet", frame, **attrs)
         result = score_predictions(frame, index, metrics, folder=run / "curves")
+        result["metrics"] |= decided_scores(frame, index, metrics)
+        labelled = with_targets(frame, index)
+        fit_to(frame, labelled["target"]).write(run)
+        result["calibration"] = calibration(labelled)
         scores = [read_score(fold / "score.json") for fold in folds]
         result |= {
             "folds": n_folds,
@@ -67,6 +116,7 @@ def assemble_run(
             "images_per_second": sum(s["images_per_second"] for s in scores) / n_folds,
             "peak_memory_mb": max(s["peak_memory_mb"] for s in scores),
             "selected_on_validation": any(s["selected_on_validation"] for s in scores),
+            "warnings": list(dict.fromkeys(w for s in scores for w in s.get("warnings", []))),
         }
         write_score(run / "score.json", result)
         tests = [fold / "test.parquet" for fold in folds if (fold / "test.parquet").exists()]

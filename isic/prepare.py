@@ -208,6 +208,20 @@ def _report_lacking(rows: Rows) -> None:
             )
 
 
+def refuse_absent_views(rows: Rows) -> None:
+    """A view that no training row has cannot be learned; to predict without it is fine.
+
+    Raises:
+        DataError: Names the view.
+    """
+    for view, pack in rows.views.items():
+        if (pack.status == MISSING).all():
+            raise DataError(
+                f"data.views: none of {len(rows.table)} training rows has a {view} image: "
+                f"{first_five(rows.table['image_id'])}. Download these images, or leave {view} out"
+            )
+
+
 def _report_bad(rows: Rows, on_bad_image: str) -> None:
     bad = [(p, i) for p in rows.packs for i in np.flatnonzero(p.status == UNREADABLE).tolist()]
     if not bad:

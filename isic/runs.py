@@ -26,12 +26,14 @@ log = logging.getLogger(__name__)
 PREFIX = ".tmp-"  # of files that are being written
 
 NEUTRAL = (
-    "name fold overwrite paths logger callbacks.progress "
-    "data.root data.num_workers data.on_bad_image "
+    "name fold overwrite paths logger callbacks.progress n_jobs on_leak "
+    "data.root data.num_workers data.on_bad_image distill.teacher "
     "trainer.accelerator trainer.devices trainer.num_nodes trainer.precision trainer.compile "
     "trainer.channels_last trainer.deterministic"
 ).split()
-"""Keys that say where and on what a run is made, not what it learns."""
+"""Keys that say where and on what a run is made, not what it learns.
+
+A teacher's name is one of them: `teacher_hash` stands for its content."""
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -111,6 +113,8 @@ class RunFolder:
             ConfigError: A stored config, archive or split differs; names each differing key.
         """
         entry = {**config, **content}
+        if (self.path.parent / "config.yaml").exists():
+            raise ConfigError(f"{self.path.parent} holds a stack; give another name=...")
         for file in sorted(self.path.parent.glob("fold*/config.yaml")):
             own = file == self.config_file
             changed = differing(yaml.safe_load(file.read_text()), entry)
@@ -130,7 +134,8 @@ class RunFolder:
     def empty(self) -> None:
         """Throw away what the run holds, the score first, but not its lock."""
         # a killed overwrite must not look finished, nor what was put together from it
-        for name in ("score.json", "oof.parquet", "test.parquet", "submission.csv"):
+        made = ("score.json", "thresholds.json", "oof.parquet", "test.parquet", "submission.csv")
+        for name in made:
             (self.path.parent / name).unlink(missing_ok=True)
         self.score_file.unlink(missing_ok=True)
         _clear(self.path)

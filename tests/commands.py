@@ -21,7 +21,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = (
-    "isic.engine isic.stages.archive isic.stages.runs isic.cli timm matplotlib.pyplot "
+    "isic.engine isic.stages.archive isic.stages.runs isic.search.start isic.cli timm "
+    "matplotlib.pyplot "
     "pyarrow.parquet pyarrow.csv h5py "
     "sklearn.model_selection pytorch_lightning.loggers rich.progress"
 ).split()

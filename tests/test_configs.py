@@ -24,18 +24,19 @@ FILES = sorted(CONF.rglob("*.yaml"))
 GROUPS = sorted(p for p in FILES if p.parent != CONF and p.parent.name != "command")
 ROOTS = sorted(p for p in FILES if p.parent == CONF)
 CHOSEN = [p for p in GROUPS if p.parent.parent == CONF]  # not those that a choice is made of
-TRAINED = ("loss", "mixing", "optim", "sampler", "transforms", "callbacks", "logger", "folds")
+TRAINED = ("callbacks", "logger", "folds")  # how a network learns: test_every_yaml.py
 SINGLE = {"fold", "seed", "name", "overwrite", "evaluate"}  # keys of the root itself
 # What code gives to a target beside the keys of its yaml.
 GIVEN = {
-    "data": "split transforms sampler fold seed runs_root cache_root",
+    "data": "split transforms sampler auxiliary fold seed runs_root cache_root",
     "index": "root",
     "transforms": "size",
     "sampler": "target batch_size seed rank world_size samples_per_epoch",
     "mixing": "seed",
-    "model": "n_logits image_size views metadata",
+    "model": "n_logits image_size views metadata n_auxiliary",
     "optimizer": "params",
     "generator": "root n_images n_test seed size_range images",
+    "metric": "target probs",
 }
 
 
@@ -120,9 +121,17 @@ def test_every_root_composes(path):
     assert set(config) == described
 
 
+@cache
+def root_of(group: str) -> str:
+    """`train` where it has the group, else the first root that has."""
+    named = {p.stem: yaml.safe_load(p.read_text())["defaults"] for p in ROOTS}
+    having = [n for n, d in named.items() if any(isinstance(c, dict) and group in c for c in d)]
+    return "train" if "train" in having else having[0]
+
+
 @pytest.mark.parametrize("path", [p for p in CHOSEN if p.parent.name != "generator"], ids=short)
-def test_every_option_composes_with_train(path):
-    config = composed(f"{path.parent.name}={path.stem}")
+def test_every_option_composes_with_its_root(path):
+    config = composed(f"{path.parent.name}={path.stem}", root=root_of(path.parent.name))
     check_signatures(config)
 
 
@@ -190,6 +199,7 @@ def test_where_and_on_what_it_runs_does_not_name_a_run(override):
         "seed=1",
         "optim.optimizer.lr=1e-3",
         "optim=nadam",
+        "finetune=head_first",
         "model.dropout=0.5",
         "model.pretrained=false",
         "loss=focal",

@@ -26,7 +26,7 @@ NAIVE = {  # each measure of an exact resume taken away, as plain Lightning has 
         "lambda *args: None"
     ),
     "no generator of the loader's own": """
-import isic.data.datamodule as module
+import isic.data.loader as module
 class Shared(module.DataLoader):
     def __init__(self, *args, generator=None, **options):
         super().__init__(*args, **options)
@@ -100,7 +100,7 @@ def test_killed_at_the_worst_moment(whole: Any, experiment: Experiment, moment: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choice", ["mixing=mixup_cutmix", "sampler=class_balanced"])
+@pytest.mark.parametrize("choice", ["mixing=mixup_cutmix", "sampler=class_balanced", "finetune=gradual"])
 def test_killed_with_other_random_draws(
     commands: ForkServer, tiny: list[str], tmp_path: Path, choice: str
 ) -> None:

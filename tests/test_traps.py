@@ -234,7 +234,7 @@ def test_two_wandb_runs_of_one_process_are_two(
     run, said = two_folds
     ids = [p.name.rsplit("-", 1)[1] for p in run.glob("fold*/wandb/offline-run-*")]
     assert len(ids) == len(set(ids)) == 2
-    assert said.count("wandb sync") == 2
+    assert said.count("python -m isic sync") == 2
 
 
 def test_no_hidden_sigmoid_before_ranking() -> None:

@@ -1,40 +1,32 @@
-"""One LightningDataModule for every archive: index -> split -> pack -> batches.
+"""One LightningDataModule for every archive: the rows of a fold as batches.
 
-The named classes fix which index is read, nothing else. All randomness is a function of
-(seed, epoch, row), so batches do not depend on the number of workers, and a resumed run sees the
-batches that the interrupted one would have seen.
+The named classes (`isic.data.archives`) fix which index is read, nothing else. All randomness is a
+function of (seed, epoch, row), so batches do not depend on the number of workers, and a resumed run
+sees the batches that the interrupted one would have seen.
 """
 
 import inspect
-import logging
-import os
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytorch_lightning as pl
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from isic.data.dataset import LesionDataset
+from isic.data.loader import batch_loader, check_counts, check_share, check_workers, worker_count
+from isic.data.rows import FoldRows
 from isic.data.sampler import SequentialBatches, ShuffledBatches
 from isic.data.transforms import FastAugment, Resize
-from isic.data.use import Use, targets, use_of, weights
+from isic.data.use import targets, weights
 from isic.errors import ConfigError
-from isic.index.metadata import MetadataEncoder, fit_metadata
-from isic.index.schema import Index, sample_rows
-from isic.prepare import PixelOptions, Rows, has_images, load_rows, open_index
-from isic.split.making import fold_rows, make_split
-from isic.split.options import Split, SplitOptions
-
-log = logging.getLogger(__name__)
+from isic.index.schema import Index
+from isic.prepare import PixelOptions, Rows
+from isic.split.options import SplitOptions
 
 
-class LesionDataModule(pl.LightningDataModule):
+class LesionDataModule(FoldRows, pl.LightningDataModule):
     """Training, validation and prediction batches of one archive and one fold.
 
     root: The archive's folder; may be read-only.
@@ -44,6 +36,7 @@ class LesionDataModule(pl.LightningDataModule):
     fold: The fold that is validated, or `all` to train on every row.
     views: Of a lesion, the ones the network sees; default the first of `info.views`.
     metadata: Columns, or patterns of them, that the network sees (`isic.index.metadata`).
+    auxiliary: Columns that extra heads learn, never inputs (`isic.data.auxiliary`).
     transforms, sampler: Factories, `transforms(size)` and `sampler(target, batch_size=...)`.
     batch_size: Images a step over all devices together.
     num_workers: Loader processes a device; `auto` is 0 up to four cores, else up to eight.
@@ -51,7 +44,9 @@ class LesionDataModule(pl.LightningDataModule):
     samples_per_epoch: Cut epochs to this many images.
 
     Batches: `image` uint8 (B, 3, S, S), `target` int64 (B,), -1 unlabelled, `row` int64 (B,); of
-    several views also `image_<view>` and `has_<view>`; `metadata` float32 (B, M) where it is on.
+    several views also `image_<view>` and `has_<view>`; `metadata` float32 (B, M) where it is on;
+    `aux_<column>` (B,) while training and validating. Training batches also hold what is put into
+    `train_columns`: arrays of a row a `train_rows`, by name, such as the soft labels of a teacher.
     """
 
     index_builder: Callable[[Path], Index] | None = None
@@ -67,6 +62,7 @@ class LesionDataModule(pl.LightningDataModule):
         fold: int | str = 0,
         views: Sequence[str] | None = None,
         metadata: Sequence[str] | None = None,
+        auxiliary: Sequence[str] | None = None,
         image_size: int | None = 224,
         transforms: Callable[..., Any] | None = None,
         sampler: Callable[..., Any] | None = None,
@@ -89,87 +85,22 @@ class LesionDataModule(pl.LightningDataModule):
         builder = index or type(self).index_builder
         if builder is None:
             raise ConfigError("data.index: expected an archive's build_index, got none")
-        _check_share(fraction)
-        _check_counts(batch_size=batch_size, image_size=image_size, val_negatives=val_negatives)
-        _check_counts(samples_per_epoch=samples_per_epoch)
-        if num_workers != "auto" and not str(num_workers).isdecimal():
-            raise ConfigError(f"data.num_workers: expected a number or auto, got {num_workers!r}")
+        check_share(fraction)
+        check_workers(num_workers)
+        check_counts(batch_size=batch_size, image_size=image_size, val_negatives=val_negatives)
+        check_counts(samples_per_epoch=samples_per_epoch)
         self.root, self.builder, self.parts, self.extra = Path(root), builder, parts, extra
         self.split_options, self.fold, self.fraction = split or SplitOptions(), fold, fraction
-        self.image_size = image_size or 224
+        self.image_size, self.cache_root = image_size or 224, Path(cache_root)
         self.views, self.metadata = list(views or ()), list(metadata or ())
+        self.auxiliary, self.train_columns = list(auxiliary or ()), dict[str, NDArray[Any]]()
         self.transforms, self.sampler = transforms or FastAugment, sampler or ShuffledBatches
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.cache_root = Path(cache_root)
         kinds = (cache, resize, crop_border, colour_constancy, on_bad_image, missing_images)
         self.pixels = PixelOptions(self.cache_root, *kinds)
-        self.val_negatives, self.samples_per_epoch = val_negatives, samples_per_epoch
-        self.seed, self.runs_root = seed, Path(runs_root)
+        self.val_negatives, self.seed, self.runs_root = val_negatives, seed, Path(runs_root)
+        self.samples_per_epoch = samples_per_epoch
         self._next_epoch = 0
-
-    @cached_property
-    def index(self) -> Index:
-        """The archive's typed table and its facts."""
-        return open_index(self.builder, self.root, cache_root=self.cache_root, extra=self.extra)
-
-    @cached_property
-    def split(self) -> Split:
-        """The split file of this archive, made where it is absent."""
-        split = make_split(
-            self.index,
-            self.split_options,
-            runs_root=self.runs_root,
-            cache_root=self.cache_root,
-            fraction=self.fraction,
-        )
-        if self.fold != "all" and self.fold not in range(split.n_folds):
-            raise ConfigError(
-                f"fold: expected 0..{split.n_folds - 1} or all, got {self.fold}; folds come from "
-                f"{split.path} (split.n_folds={split.n_folds})"
-            )
-        return split
-
-    @cached_property
-    def train_rows(self) -> Rows:
-        """Labelled samples of the split, with `group` and `fold`, and their images."""
-        return self.rows_of(fold_rows(self.index, self.split))
-
-    @cached_property
-    def test_rows(self) -> Rows | None:
-        """Test samples, or None where none has an image."""
-        samples = sample_rows(self.index)
-        table = samples[samples["split"] == "test"].reset_index(drop=True)
-        return self.rows_of(table) if has_images(self.index, table, self.views) else None
-
-    def rows_of(self, table: pd.DataFrame) -> Rows:
-        """Some samples of the index and their images, packed where they are not yet."""
-        return load_rows(
-            self.index, table, self.pixels, image_size=self.image_size, views=self.views
-        )
-
-    @cached_property
-    def positions(self) -> Use:
-        """Rows of `train_rows` by use: `train`, `val` (while training), `held_out`."""
-        return use_of(self.train_rows, self.fold, val_negatives=self.val_negatives, seed=self.seed)
-
-    @cached_property
-    def encoder(self) -> MetadataEncoder | None:
-        """Of metadata, fitted on the fold's training rows; set it to predict with another's."""
-        if not self.metadata:
-            return None
-        rows = self.train_rows.table.iloc[self.positions["train"]]
-        return fit_metadata(rows, self.metadata, info=self.index.info)
-
-    def targets(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Class indices of these rows of `train_rows`, -1 where unlabelled."""
-        return targets(self.train_rows)[rows]
-
-    @property
-    def class_counts(self) -> list[int]:
-        """Training rows of each class."""
-        n = len(self.index.info.classes)
-        counts = np.bincount(self.targets(self.positions["train"]), minlength=n)
-        return [int(c) for c in counts]
 
     @property
     def epoch_class_counts(self) -> list[int]:
@@ -179,22 +110,18 @@ class LesionDataModule(pl.LightningDataModule):
         drawn = np.concatenate([batch for _, batch in self._sampler(target, rank=0, world_size=1)])
         return [int(c) for c in np.bincount(target[drawn], minlength=n)]
 
-    @property
-    def partial_validation(self) -> bool:
-        """Whether validation while training sees only a part of the fold."""
-        return len(self.positions["val"]) < len(self.positions["held_out"])
-
     def setup(self, stage: str) -> None:
         """Read index and split and pack the images, where another process has not."""
         if stage == "fit":
-            _ = self.positions, self.encoder
+            _ = self.positions, self.encoder, self.heads
 
     def train_dataloader(self) -> Any:
         """Augmented batches of the training rows, in the order of the sampler."""
         rank, world = self._rank()
-        dataset = self._dataset(self.train_rows, self.positions["train"], self.transforms)
-        if (weight := weights(self.train_rows)) is not None:
-            dataset.weight = weight[dataset.rows]
+        rows, use = self.train_rows, self.positions["train"]
+        every = {**weights(rows), **self.train_columns}
+        columns = {**self._learnt(use), **{name: c[use] for name, c in every.items()}}
+        dataset = self._dataset(rows, use, self.transforms, columns)
         sampler = self._sampler(dataset.target, rank=rank, world_size=world)
         # Lightning makes a resumed run's first iterator before it calls set_epoch
         sampler.set_epoch(self._next_epoch)
@@ -221,51 +148,59 @@ class LesionDataModule(pl.LightningDataModule):
         """The held-out rows, or the part of them that is looked at while training."""
         if self.fold == "all":
             return []
-        return self.evaluation_loader(self.train_rows, self.positions["val"])
+        use = self.positions["val"]
+        return self.evaluation_loader(self.train_rows, use, columns=self._learnt(use))
 
-    def evaluation_loader(self, rows: Rows, positions: NDArray[np.int64]) -> Any:
-        """Batches of some rows, not augmented, in order; `row` counts within `positions`."""
-        dataset = self._dataset(rows, positions, Resize)
+    def evaluation_loader(
+        self,
+        rows: Rows,
+        positions: NDArray[np.int64],
+        *,
+        columns: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Any:
+        """Batches of some rows, not augmented, in order; `row` counts within `positions`.
+
+        columns: Arrays of a row a position, that the batches hold too.
+        """
+        dataset = self._dataset(rows, positions, Resize, columns or {})
         rank, world = self._rank()
         size = max(self.batch_size // world, 1)
         sampler = SequentialBatches(dataset.target, batch_size=size, rank=rank, world_size=world)
         return self._loader(dataset, sampler)
 
+    def _learnt(self, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Targets of the extra heads for some of `train_rows`, by their names in a batch."""
+        rows = self.train_rows.table.iloc[positions]
+        return {head.key: head.encode(rows) for head in self.heads}
+
     def _dataset(
-        self, rows: Rows, positions: NDArray[np.int64], transform: Callable[..., Any]
+        self,
+        rows: Rows,
+        positions: NDArray[np.int64],
+        transform: Callable[..., Any],
+        columns: Mapping[str, NDArray[Any]],
     ) -> LesionDataset:
-        known = self.encoder.encode(rows.table.iloc[positions]) if self.encoder else None
+        if self.encoder:
+            columns = {**columns, "metadata": self.encoder.encode(rows.table.iloc[positions])}
         return LesionDataset(
             rows.pack,
             rows=positions,
             target=targets(rows)[positions],
-            metadata=known,
+            columns=columns,
             views=rows.views,
             transform=transform(size=self.image_size),
             seed=self.seed,
         )
 
     def _loader(self, dataset: LesionDataset, sampler: Any) -> Any:
-        workers = self._n_workers()
-        return DataLoader(
-            dataset,
-            sampler=sampler,
-            batch_size=None,  # the sampler's items are whole batches
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            # Else each new iterator draws from the global generator, after the epoch was seeded
-            # unless it is the first of a resumed run: dropout would differ from there on.
-            generator=torch.Generator().manual_seed(self.seed),
-            pin_memory=self.trainer is not None
-            and self.trainer.strategy.root_device.type == "cuda",
-        )
-
-    def _n_workers(self) -> int:
-        if self.num_workers != "auto":
-            return int(self.num_workers)
-        cores = len(os.sched_getaffinity(0))
         devices = self.trainer.num_devices if self.trainer is not None else 1
-        return 0 if cores <= 4 else min(8, (cores - 1) // max(devices, 1))
+        return batch_loader(
+            dataset,
+            sampler,
+            workers=worker_count(self.num_workers, devices=devices),
+            seed=self.seed,
+            pinned=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+        )
 
     def _rank(self) -> tuple[int, int]:
         """This process and the number of processes; alone outside a trainer."""
@@ -284,14 +219,3 @@ class LesionDataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Called by Lightning before the loaders are made."""
         self._next_epoch = state_dict["next_epoch"]
-
-
-def _check_share(fraction: float) -> None:
-    if not isinstance(fraction, int | float) or not 0 < fraction <= 1:
-        raise ConfigError(f"data.fraction: expected a share in (0, 1], got {fraction}")
-
-
-def _check_counts(**counts: int | None) -> None:
-    for key, value in counts.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ConfigError(f"data.{key}: expected a whole number from 1 on, got {value!r}")

@@ -78,8 +78,8 @@ class LesionDataset(Dataset[Batch]):
 
     rows: int64 (N,) rows of the pack.
     target: int64 (N,), -1 where unlabelled.
-    weight: float32 (N,), of each sample's loss; batches then hold `weight`.
-    metadata: float32 (N, M); batches then hold `metadata`.
+    columns: Arrays of N rows that batches hold too, under their names: `weight` float32 (N,) of
+        each sample's loss, `metadata` float32 (N, M), targets of extra heads and the like.
     views: Packs of the same rows by view, `pack` first, where there are several.
     """
 
@@ -90,8 +90,7 @@ class LesionDataset(Dataset[Batch]):
         target: npt.NDArray[np.int64],
         *,
         transform: Transform,
-        weight: npt.NDArray[np.float32] | None = None,
-        metadata: npt.NDArray[np.float32] | None = None,
+        columns: Mapping[str, npt.NDArray[Any]] | None = None,
         views: Mapping[str, Pack] | None = None,
         seed: int = 0,
     ) -> None:
@@ -102,8 +101,9 @@ class LesionDataset(Dataset[Batch]):
         self.pack, self.transform, self.seed = pack, transform, seed
         self.rows = np.ascontiguousarray(rows, np.int64)
         self.target = np.ascontiguousarray(target, np.int64)
-        self.weight = None if weight is None else np.ascontiguousarray(weight, np.float32)
-        self.metadata = None if metadata is None else np.ascontiguousarray(metadata, np.float32)
+        self.columns = {name: np.ascontiguousarray(c) for name, c in (columns or {}).items()}
+        if odd := {name: len(c) for name, c in self.columns.items() if len(c) != len(rows)}:
+            raise ValueError(f"expected columns of {len(rows)} rows, got {odd}")
         self.views = dict(views or {})
         self._rings = [BufferRing() for _ in range(max(len(self.views), 1))]
         # Processes are the parallelism; OpenCV's thread pool does not survive a fork either.
@@ -128,10 +128,7 @@ class LesionDataset(Dataset[Batch]):
         made = self._of_views(rows, seeds) if self.views else {"image": self._image(rows, seeds)}
         made["target"] = torch.from_numpy(self.target[positions])
         made["row"] = torch.from_numpy(positions)
-        if self.weight is not None:
-            made["weight"] = torch.from_numpy(self.weight[positions])
-        if self.metadata is not None:
-            made["metadata"] = torch.from_numpy(self.metadata[positions])
+        made |= {name: torch.from_numpy(c[positions]) for name, c in self.columns.items()}
         return made
 
     def _image(self, rows: npt.NDArray[np.int64], seeds: Bits) -> torch.Tensor:

@@ -17,11 +17,11 @@ def targets(rows: Rows) -> NDArray[np.int64]:
     return rows.table["target"].fillna(-1).to_numpy(dtype=np.int64)
 
 
-def weights(rows: Rows) -> NDArray[np.float32] | None:
-    """Of each row's loss, 1.0 where it has none; None where no row has one."""
+def weights(rows: Rows) -> dict[str, NDArray[np.float32]]:
+    """`weight` of each row's loss, 1.0 where it has none; nothing where no row has one."""
     if "weight" not in rows.table:
-        return None
-    return rows.table["weight"].fillna(1.0).to_numpy(np.float32)
+        return {}
+    return {"weight": rows.table["weight"].fillna(1.0).to_numpy(np.float32)}
 
 
 def use_of(rows: Rows, fold: int | str, *, val_negatives: int | None = None, seed: int = 0) -> Use:

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from isic.data import LesionDataModule
+from isic.engine.launch import environment
 from isic.errors import ConfigError
 from isic.index.schema import index_hash
 from isic.metrics import Metric
@@ -20,11 +21,13 @@ from isic.metrics.inputs import asks_for_group
 from isic.models.backbone import input_spec
 from isic.runs import RunFolder
 from isic.signatures import locate
+from isic.training.auxiliary import AuxiliaryLoss
 from isic.training.callbacks import CallbackOptions
 from isic.training.checkpoint import AtomicCheckpointIO
 from isic.training.hardware import TrainerOptions
 from isic.training.loggers import LoggerOptions
 from isic.training.module import LesionClassifier
+from isic.training.unfreeze import Finetune
 
 
 def check_components(config: Mapping[str, Any]) -> None:
@@ -34,6 +37,10 @@ def check_components(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"seed: expected 0 to 2**32 - 1, got {config['seed']}")
     for key in ("callbacks", "loss"):
         instantiate(config[key])
+    _finetune(config)
+    _own_size(config["model"])  # says what is near a mistyped backbone
+    for key in ("auxiliary", "distill"):
+        _ = instantiate(config[key]) if config.get(key) else None
     _ = instantiate(config["trainer"]).n_devices  # says which device is not there
     try:
         instantiate(config["optim"]).configure(nn.Linear(1, 1), total_steps=1, epochs=1)
@@ -70,6 +77,7 @@ def build_data(config: Mapping[str, Any]) -> LesionDataModule:
         split=instantiate(config["split"]),
         transforms=instantiate(config["transforms"]),
         sampler=instantiate(config["sampler"]),
+        auxiliary=(config.get("auxiliary") or {}).get("columns"),
         fold=config["fold"],
         seed=config["seed"],
         runs_root=Path(config["paths"]["runs"]).resolve(),
@@ -103,6 +111,11 @@ def build_classifier(config: Mapping[str, Any], data: LesionDataModule) -> Lesio
         # while training, rows are not known by their patients
         metrics={n: m for n, m in build_metrics(config).items() if not asks_for_group(m)},
         mixing=instantiate(config["mixing"], seed=config["seed"]) if config["mixing"] else None,
+        auxiliary=AuxiliaryLoss(data.heads, weight=config["auxiliary"]["weight"])
+        if data.heads
+        else None,
+        distillation=instantiate(config["distill"]) if config.get("distill") else None,
+        finetune=_finetune(config),
         record={
             "config": dict(config),
             "info": info.to_dict(),
@@ -114,8 +127,13 @@ def build_classifier(config: Mapping[str, Any], data: LesionDataModule) -> Lesio
     )
 
 
+def _finetune(config: Mapping[str, Any]) -> Finetune | None:
+    """The stages of the training, where there are any."""
+    return instantiate(config["finetune"]) if config.get("finetune") else None
+
+
 def _inputs(model: Mapping[str, Any], data: LesionDataModule) -> dict[str, Any]:
-    """What a network is told of a batch beyond its one image.
+    """What a network is told of a batch beyond its one image, and of heads beside its own.
 
     Raises:
         ConfigError: A network that takes no such thing.
@@ -125,9 +143,12 @@ def _inputs(model: Mapping[str, Any], data: LesionDataModule) -> dict[str, Any]:
         inputs["views"] = data.views
     if data.encoder:
         inputs["metadata"] = data.encoder.layout
+    if data.heads:
+        inputs["n_auxiliary"] = sum(head.n_outputs for head in data.heads)
     target = locate(model["_target_"])
     for name in set(inputs) - set(inspect.signature(target).parameters):
-        raise ConfigError(f"data.{name}: {model['_target_']} takes no `{name}`; leave it null")
+        key = "auxiliary" if name == "n_auxiliary" else f"data.{name}"
+        raise ConfigError(f"{key}: {model['_target_']} takes no `{name}`; leave it null")
     return inputs
 
 
@@ -140,6 +161,7 @@ def build_trainer(
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     callbacks: CallbackOptions = instantiate(config["callbacks"])
     validated = config["fold"] != "all"
+    finetune = _finetune(config)
     built = callbacks.build(
         folder.path / "checkpoints",
         monitor=config["metrics"]["monitor"] if validated else None,
@@ -150,12 +172,12 @@ def build_trainer(
         default_root_dir=folder.path,
         logger=loggers,
         callbacks=built,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), environment()],
         enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in built),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=config["logger"]["log_every_n_steps"],
-        **options.trainer_arguments(),
+        **options.trainer_arguments(freezes=finetune is not None and finetune.freezes),
     )
 
 
@@ -200,7 +222,9 @@ def quiet() -> None:
         "log_every_n",
         "sync_dist=True",  # our metrics are the same on every rank
         "LeafSpec",
+        "did not find any unused parameters",  # in the stage of a fine-tuning where all learn
         "predict returned None",
         "across ranks is zero",  # fold=all validates nothing
+        "`srun` command is available",  # on a login node
     ):
         warnings.filterwarnings("ignore", f".*{text}.*")

@@ -25,17 +25,20 @@ from isic.engine.build import (
     build_trainer,
     check_components,
 )
+from isic.engine.cautions import cautions
+from isic.engine.content import run_content
 from isic.engine.inference import predict_rows
-from isic.engine.launch import is_launched, is_relaunched, rank, relaunch
+from isic.engine.launch import check_nodes, is_launched, is_relaunched, rank, relaunch
 from isic.engine.spoken import announce, log_mistakes, log_result, result_line, say_how_to_sync
+from isic.engine.teacher import teach
 from isic.errors import CheckpointError, ConfigError, IsicError
-from isic.index.metadata import metadata_hash
-from isic.index.schema import archive_hash, index_hash, sample_rows
+from isic.index.schema import index_hash
 from isic.predictions import read_predictions, write_predictions, write_score
 from isic.runs import RunFolder, run_name
 from isic.signatures import check_signatures
 from isic.training.callbacks import Stopwatch, stopped_early
 from isic.training.checkpoint import load_weights, read, remove_litter
+from isic.training.failures import memory_explained
 from isic.training.hardware import TrainerOptions, synchronised
 from isic.training.loggers import MetricsTable, finish
 from isic.training.module import LesionClassifier
@@ -56,7 +59,7 @@ def fit(cfg: DictConfig) -> str:
     model = choices["model"]
     if any(o.startswith("model.backbone=") for o in HydraConfig.get().overrides.task):
         model = config["model"]["backbone"].partition(".")[0]
-    content = "-".join(map(str, _content(data).values()))
+    content = "-".join(map(str, run_content(config, data).values()))
     config["name"] = run_name(config, data=choices["data"], model=model, content=content)
     return fit_fold(config, data)
 
@@ -68,10 +71,12 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
         ConfigError: The run's folder holds another experiment.
     """
     data = data or build_data(config)
-    content = _content(data)  # reads the split: a fold that does not exist gets no folder
+    # reads the split: a fold that does not exist gets no folder
+    content = run_content(config, data)
     run = Path(config["paths"]["runs"]).resolve() / config["name"]
     folder = RunFolder(run / f"fold{config['fold']}")
     options: TrainerOptions = instantiate(config["trainer"])
+    check_nodes(options.num_nodes)
     leads = rank() == 0 and not is_relaunched()
     if config["overwrite"] and is_launched() and not is_relaunched():
         raise ConfigError(
@@ -86,6 +91,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
             )
             log.info("finished on %s; overwrite=true trains it again", when)
         else:
+            teach(config, data)  # before a relaunch: its ranks find the soft labels in the cache
             if options.n_devices > 1 and not is_launched():
                 data.setup("fit")  # what is wrong with data or checkpoint is said here, once
                 _ = _readable(folder.last) if folder.last.exists() else None
@@ -122,6 +128,8 @@ def _train(
     classifier = build_classifier(config, data)
     if rank() == 0:
         announce(config, data, classifier, options, folder)
+        for caution in cautions(data):
+            log.warning("%s", caution)
     loggers = build_loggers(config, folder)
     code = 1
     try:
@@ -163,7 +171,15 @@ def _fit(
         classifier.network = synchronised(classifier.network)
     if options.compile:
         classifier.network.compile()
-    trainer.fit(classifier, data, ckpt_path=resume, weights_only=True)
+    with memory_explained(
+        {
+            "data.batch_size": data.batch_size,
+            "trainer.accumulate_grad_batches": options.accumulate_grad_batches,
+            "trainer.precision": options.resolved_precision,
+            "data.image_size": data.image_size,
+        }
+    ):
+        trainer.fit(classifier, data, ckpt_path=resume, weights_only=True)
 
 
 def _readable(path: Path) -> dict[str, Any]:
@@ -202,6 +218,7 @@ def _finish(
         result |= _resources(watch, seconds, on_gpu=on_gpu)
         stopped_early = bool(config["callbacks"]["early_stopping"]) and config["fold"] != "all"
         result["selected_on_validation"] = best or stopped_early
+        result["warnings"] = cautions(data)
         log_result(trainer.loggers, folder, result)
         write_score(folder.score_file, result)
         share = watch.validation_seconds / max(watch.train_seconds + watch.validation_seconds, 1e-9)
@@ -257,21 +274,6 @@ def _attributes(config: Mapping[str, Any], data: LesionDataModule) -> dict[str, 
         "split_hash": data.split.hash,
         "split_file": data.split.path,
     }
-
-
-def _content(data: LesionDataModule) -> dict[str, Any]:
-    """What the config only points at: hashes of archive, split and metadata, and its folds."""
-    split = data.split
-    content = {
-        "archive": archive_hash(data.index),
-        "split_hash": split.hash,
-        "n_folds": split.n_folds,
-    }
-    if data.metadata:
-        content["metadata_hash"] = metadata_hash(
-            sample_rows(data.index), data.metadata, info=data.index.info
-        )
-    return content
 
 
 def _resources(watch: Stopwatch, seconds: float, *, on_gpu: bool) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Apply checkpoints: what `predict.py` does."""
 
-import hashlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,20 +14,25 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from isic.assemble import score_predictions, submit
 from isic.data import LesionDataModule
-from isic.engine.build import build_data, build_metrics, quiet
+from isic.engine.build import build_data, quiet
+from isic.engine.decide import check_choices, check_combine, fit_of
+from isic.engine.results import write_results
 from isic.errors import CheckpointError, ConfigError, DataError
 from isic.index.metadata import MetadataEncoder
-from isic.index.schema import index_hash, sample_rows
-from isic.predictions import ensemble, score_line, write_predictions, write_score
+from isic.index.schema import sample_rows
+from isic.predictions import ensemble
+from isic.predictions.table import ENERGY
+from isic.predictions.unknown import UNKNOWN
 from isic.prepare import Rows, has_images
 from isic.signatures import check_signatures
 from isic.split.making import fold_rows, open_split
 from isic.split.split_file import split_hash
 from isic.training.checkpoint import load, read
+from isic.training.failures import memory_explained
 from isic.training.hardware import TrainerOptions
 from isic.training.module import LesionClassifier
+from isic.training.tta import loaded_size, views_of
 
 log = logging.getLogger(__name__)
 
@@ -36,28 +40,29 @@ log = logging.getLogger(__name__)
 def predict(cfg: DictConfig) -> str:
     """`predict.py`: predictions, submission and score in one folder; returns its path."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    for key, choices in (
-        ("split", ("test", "train", "holdout")),
-        ("combine", ("mean", "rank_mean")),
-        ("tta", ("none", "d4")),
-    ):
-        if config[key] not in choices:
-            raise ConfigError(f"{key}: expected {' or '.join(choices)}, got {config[key]!r}")
-    if config["images"] and config["split"] != "test":
-        raise ConfigError(f"images: predicted as test rows, got split={config['split']}")
+    check_choices(config)
+    _ = views_of(config["tta"], 1)  # refuses a name that is none
+    if config["stack"]:
+        from isic.engine.stacked import predict_stack
+
+        return predict_stack(config)
     if config["ckpt"] == "???":
-        raise ConfigError("ckpt: expected a checkpoint, fold or run, got none: ckpt=runs/NAME")
+        raise ConfigError(
+            "expected a checkpoint, fold or run, or a stack, got none: ckpt=runs/NAME, stack=runs/S"
+        )
     quiet()
     checkpoints = find_checkpoints(config["ckpt"], runs=Path(config["paths"]["runs"]))
-    frames, data, record = [], None, {}
+    frames, data, record, fitted = [], None, {}, None
     for path in checkpoints:
-        log.info("predicting with %s", path)
         record = read(path)["isic"]
+        check_combine(config["combine"], record)
+        fitted = fit_of(config, record, checkpoints)
+        log.info("predicting with %s", path)
         data = data_of(record, config)
-        frames.append(_predict_one(path, data, rows_to_predict(data, record, config), config))
+        frames.append(predict_checkpoint(path, data, record, config))
     assert data is not None
     frame = ensemble(frames, method=config["combine"]) if len(frames) > 1 else frames[0]
-    return _write(frame, data, record, config, checkpoints)
+    return write_results(frame, data, record, config, checkpoints, fitted)
 
 
 def find_checkpoints(given: str | Sequence[str], *, runs: Path = Path("runs")) -> list[Path]:
@@ -86,6 +91,8 @@ def find_checkpoints(given: str | Sequence[str], *, runs: Path = Path("runs")) -
 def _folds(run: Path) -> list[Path]:
     """The numbered folds of a run, else `foldall`; a fold folder stands for itself."""
     if (run / "config.yaml").exists():
+        if "stacker" in yaml.safe_load((run / "config.yaml").read_text()):
+            raise CheckpointError(f"ckpt: {run.resolve()} is a stack: predict.py stack={run}")
         return [run]
     numbered = sorted(p.parent for p in run.glob("fold[0-9]*/config.yaml"))
     if not numbered and (run / "foldall" / "config.yaml").exists():
@@ -111,7 +118,7 @@ def _scored_checkpoint(fold: Path) -> Path:
 
 def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataModule:
     """The data module that a checkpoint was trained with, with this command's overrides."""
-    trained = record["config"]
+    trained, size = record["config"], record["network"]["image_size"]
     changed = {k: v for k, v in config["data"].items() if v is not None}
     changed["extra"] = None  # images that were only trained on
     if config["images"]:
@@ -125,7 +132,7 @@ def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataM
         }
     merged = {
         **trained,
-        "data": {**trained["data"], **changed, "image_size": record["network"]["image_size"]},
+        "data": {**trained["data"], **changed, "image_size": loaded_size(config["tta"], size)},
         "fold": "all",
         "paths": config["paths"],
     }
@@ -176,11 +183,13 @@ def _held_out(
     )
 
 
-def _predict_one(
-    path: Path, data: LesionDataModule, table: pd.DataFrame, config: Mapping[str, Any]
+def predict_checkpoint(
+    path: Path, data: LesionDataModule, record: Mapping[str, Any], config: Mapping[str, Any]
 ) -> pd.DataFrame:
+    """One checkpoint's predictions of the rows that `split` names."""
+    table = rows_to_predict(data, record, config)
     classifier = load(path, classes=data.index.info.classes, trust=config["trust"])
-    classifier.tta = config["tta"] == "d4"
+    classifier.tta = views_of(config["tta"], record["network"]["image_size"])
     options: TrainerOptions = instantiate(config["trainer"])
     arguments = {**options.trainer_arguments(), "devices": 1, "strategy": "auto", "num_nodes": 1}
     trainer = pl.Trainer(
@@ -206,11 +215,19 @@ def predict_rows(
     """Predictions of some rows, one table row each in their order; NaN where no image is."""
     readable = rows.readable[positions]
     probs = np.full((len(positions), len(classifier.classes)), np.nan)
+    energy = np.full(len(positions), np.nan)
     if readable.any():
         loader = data.evaluation_loader(rows, positions[readable])
-        trainer.predict(classifier, dataloaders=loader, return_predictions=False)
-        assert classifier.last_epoch is not None
-        probs[np.flatnonzero(readable)[classifier.last_epoch.row]] = classifier.last_epoch.probs
+        asked = {
+            "data.batch_size": data.batch_size,
+            "trainer.precision": trainer.precision,
+            "data.image_size": data.image_size,
+        }
+        with memory_explained(asked):
+            trainer.predict(classifier, dataloaders=loader, return_predictions=False)
+        assert (epoch := classifier.last_epoch) is not None
+        place = np.flatnonzero(readable)[epoch.row]
+        probs[place], energy[place] = epoch.probs, epoch.energy
     table = rows.table.iloc[positions]
     frame = table[["image_id", "lesion_id"]].reset_index(drop=True)
     frame["fold"] = fold
@@ -218,54 +235,6 @@ def predict_rows(
     frame["status"] = np.array(["ok", "unreadable", "missing"])[rows.status[positions]]
     for i, name in enumerate(classifier.classes):
         frame[f"prob_{name}"] = probs[:, i]
+    if UNKNOWN in classifier.classes:
+        frame[ENERGY] = energy
     return frame
-
-
-def _output(
-    config: Mapping[str, Any], name: str, data: LesionDataModule, checkpoints: Sequence[Path]
-) -> Path:
-    """`output`, or a folder of its own for these checkpoints, rows and ways to combine them."""
-    if config["output"]:
-        folder = Path(config["output"])
-        if (folder / "config.yaml").exists() or list(folder.glob("fold*")):
-            raise ConfigError(f"output: {folder} is a run; its scores stay as they are")
-    else:
-        parts = [config[key] for key in ("split", "combine", "tta")]
-        parts += [str(data.root.resolve()), *(str(p.resolve()) for p in checkpoints)]
-        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
-        runs = Path(config["paths"]["runs"])
-        folder = runs / "predictions" / f"{name}-{config['split']}-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "score.json").unlink(missing_ok=True)  # of earlier predictions here
-    return folder
-
-
-def _write(
-    frame: pd.DataFrame,
-    data: LesionDataModule,
-    record: Mapping[str, Any],
-    config: Mapping[str, Any],
-    checkpoints: Sequence[Path],
-) -> str:
-    """`predictions.parquet`, `submission.csv` for test rows, `score.json` where targets exist."""
-    name = record["config"]["name"]
-    folder = _output(config, name, data, checkpoints)
-    archive = index_hash(data.index.table)
-    attributes = {"run": name, "index_hash": archive, "split_hash": record["split_hash"]}
-    write_predictions(folder / "predictions.parquet", frame, **attributes)
-    log.info("predictions: %s", folder / "predictions.parquet")
-    if config["split"] == "test":
-        submit(folder / "submission.csv", frame, data.index)
-    truth = data.index.table.set_index("image_id")["target"]
-    if truth.reindex(frame["image_id"]).notna().any():
-        metrics = build_metrics(record["config"])
-        result = score_predictions(frame, data.index, metrics, folder=folder / "curves")
-        result["checkpoints"] = [str(p) for p in checkpoints]
-        result["trained_on_these_rows"] = (
-            config["split"] == "train" and archive == record["index_hash"]
-        )
-        write_score(folder / "score.json", result)
-        log.info("score: %s", score_line(result))
-        if result["trained_on_these_rows"]:
-            log.warning("these rows trained the checkpoints: the score says nothing about new ones")
-    return str(folder)

@@ -7,18 +7,20 @@ Source: the user's own files, or pseudo-labels written by an earlier run; any fo
   parent_id   image_id of the archive's row that it was made from, or of another extra row
   weight      of its loss, above 0, default 1
   patient_id lesion_id age sex site attribution view   as in the index
+  pseudo ...  the label is a model's: see `isic.index.tested`
 Unit: one row an image, `split` train, `external` true, in the mount `@extra<k>/`. Column names in
 any case.
 Trap: an image made from another belongs to the same group; only `parent_id` or a shared patient or
 lesion says so. In an archive of lesions an extra row is a lesion of its own: its lesion_id must be
 new, and parent_id links it.
 Trap: what shows a test image must not train: rows made from one, or showing its lesion, are
-refused. Patients of test rows are a note, since many archives are split by image.
+refused, unless they are marked as pseudo-labels. Patients of test rows are a note, since many
+archives are split by image.
 """
 
 import logging
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,16 +32,24 @@ from isic.errors import DataError, first_five
 from isic.images.sources import check_refs
 from isic.index.folder.files import safe_ids
 from isic.index.folder.read import read_text, to_number
-from isic.index.merged_rows import SUFFIX
 from isic.index.raw_csv import without_gaps
 from isic.index.schema import Index, faults_of, one_hot, raise_faults
 from isic.index.tables import bare_ids
+from isic.index.tested import (
+    PSEUDO,
+    held,
+    image_folder,
+    pseudo_run,
+    refuse_strangers,
+    refuse_tested,
+    tested_patients,
+)
 
 log = logging.getLogger(__name__)
 
 TEXTS = ("patient_id", "lesion_id", "sex", "site", "attribution", "view", "parent_id")
 NEAR = 0.79  # of 1: `parent` is near `parent_id`, `stage` is not near `age`
-KNOWN = ("image", "label", "target", "image_id", "weight", "age", *TEXTS)
+KNOWN = ("image", "label", "target", "image_id", "weight", "age", *TEXTS, *PSEUDO)
 
 
 def with_extra(index: Index, files: str | Path | Sequence[str | Path]) -> Index:
@@ -52,20 +62,20 @@ def with_extra(index: Index, files: str | Path | Sequence[str | Path]) -> Index:
     table, mounts, notes = index.table, dict(index.mounts), list(index.notes)
     for path in paths:
         mount = f"extra{sum(m.startswith('extra') for m in mounts)}"
-        rows, found = _rows(path, Index(table, index.info, index.root), mount)
-        mounts[mount] = path.absolute().parent
+        rows, found, folder = _rows(path, Index(table, index.info, index.root), mount)
+        mounts[mount] = folder
         table = _joined(table, rows)
         notes += [f"{len(rows)} extra rows from {path}", *found]
-    _refuse_strangers(table, paths)
-    _refuse_tested(table, paths)
-    notes += _tested_patients(table)
+    refuse_strangers(table, paths)
+    refuse_tested(table, paths)
+    notes += tested_patients(table)
     for note in notes[len(index.notes) :]:
         log.info("%s: %s", index.info.name, note)
     return replace(index, table=table, mounts=mounts, notes=notes)
 
 
-def _rows(path: Path, index: Index, mount: str) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of one file in the index's columns, and notes."""
+def _rows(path: Path, index: Index, mount: str) -> tuple[pd.DataFrame, list[str], Path]:
+    """The rows of one file in the index's columns, notes, and the folder of its images."""
     raw = _known_columns(read_text(path), path)
     if "image" not in raw or not {"label", "target"} & set(raw):
         raise DataError(
@@ -90,12 +100,13 @@ def _rows(path: Path, index: Index, mount: str) -> tuple[pd.DataFrame, list[str]
         target=_targets(raw, index.info.classes, named, faults),
         age=_numbers(raw["age"], named, faults),
         weight=_weights(raw["weight"], named, faults),
+        pseudo=pseudo_run(raw, named, faults),
     )
     classes = one_hot(rows["target"], index.info.classes)
     rows = rows.assign(**{name: classes[name] for name in index.info.classes})
     faults += faults_of(rows.reset_index(drop=True), index.info) + _clashes(rows, index)
     raise_faults(list(dict.fromkeys(faults)), where=str(path), next_step="Correct the file.")
-    return rows, notes
+    return rows, notes, image_folder(raw, path)
 
 
 def _known_columns(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -193,7 +204,7 @@ def _weights(values: pd.Series, ids: pd.Series, faults: list[str]) -> pd.Series:
 def _clashes(rows: pd.DataFrame, index: Index) -> list[str]:
     """Ids that the archive holds already; in an archive of lesions, lesions too."""
     faults = []
-    taken = _held(rows["image_id"], index.table["image_id"])
+    taken = held(rows["image_id"], index.table["image_id"])
     if taken.any():
         what = "image_id is taken; give other ids in a column image_id"
         faults.append(_fault(what, taken, rows["image_id"]))
@@ -202,17 +213,12 @@ def _clashes(rows: pd.DataFrame, index: Index) -> list[str]:
     ids = rows["lesion_id"]
     checks = {
         "lesion_id is one of the archive's; take a new one and name the image in parent_id": (
-            _held(ids, index.table["lesion_id"])
+            held(ids, index.table["lesion_id"])
         ),
         "two images of one lesion in one view": rows.duplicated(["lesion_id", "view"]),
         "one lesion with two labels": rows.groupby("lesion_id")["target"].transform("nunique") > 1,
     }
     return faults + [_fault(what, bad, ids) for what, bad in checks.items() if bad.any()]
-
-
-def _held(few: pd.Series, many: pd.Series) -> pd.Series:
-    """Which of a few ids are among many; the other way round pandas takes seconds."""
-    return few.isin(many[many.isin(few.dropna().unique().tolist())].unique().tolist())
 
 
 def _joined(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -222,6 +228,8 @@ def _joined(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         if column not in table:
             table[column] = default
     table["parent_id"] = table["parent_id"].astype(table["image_id"].dtype)
+    if "pseudo" not in table and rows["pseudo"].notna().any():
+        table["pseudo"] = pd.Series(pd.NA, index=table.index, dtype="string")
     rows = rows.reindex(columns=table.columns)
     train = table["split"] == "train"
     for column in table.columns:
@@ -232,56 +240,3 @@ def _joined(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
             rows[column] = rows[column].astype(kind)
     joined = pd.concat([table[train], rows, table[~train]], ignore_index=True)
     return joined.astype({"external": bool, "weight": float})
-
-
-def _refuse_strangers(table: pd.DataFrame, paths: Sequence[Path]) -> None:
-    """Every parent must be a row; it may stand in any of the files."""
-    parent = table["parent_id"].dropna()
-    bad = ~_held(parent, table["image_id"])
-    if bad.any():
-        raise DataError(
-            f"{first_five(paths)}: parent_id must be an image_id of the archive, got "
-            f"{int(bad.sum())} others: {first_five(parent[bad])}"
-        )
-
-
-def _refuse_tested(table: pd.DataFrame, paths: Sequence[Path]) -> None:
-    """No extra row may show a test image: by its own id, its lesion, or a parent at any remove."""
-    test, extra = table[table["split"] == "test"], table[table["external"]]
-    tested = set(test["image_id"].str.removesuffix(SUFFIX))
-    parents: dict[str, str] = dict(
-        extra[["image_id", "parent_id"]].dropna().itertuples(index=False)
-    )
-    shown = [_leads_to(image_id, parents, tested) for image_id in extra["image_id"]]
-    bad = pd.Series(shown, index=extra.index, dtype=bool)
-    bad |= _held(extra["lesion_id"], test["lesion_id"].dropna())
-    if bad.any():
-        raise DataError(
-            f"{first_five(paths)}: {int(bad.sum())} rows show test images: "
-            f"{first_five(extra.loc[bad, 'image_id'])}; leave them out: a model that has seen them "
-            "is not tested by them"
-        )
-
-
-def _leads_to(image_id: str, parents: Mapping[str, str], tested: Set[str]) -> bool:
-    """Whether an image or what it was made from is one of these, whatever its resolution."""
-    seen = set[str]()
-    at: str | None = image_id
-    while at is not None and at not in seen:
-        if at.removesuffix(SUFFIX) in tested:
-            return True
-        seen.add(at)
-        at = parents.get(at)
-    return False
-
-
-def _tested_patients(table: pd.DataFrame) -> list[str]:
-    """A note of extra rows whose patient is one of the test rows."""
-    test, extra = table[table["split"] == "test"], table[table["external"]]
-    known = extra[_held(extra["patient_id"], test["patient_id"].dropna())]
-    if known.empty:
-        return []
-    named = first_five(known["image_id"])
-    return [
-        f"{len(known)} extra rows are of patients of test rows: {named}; scores may be too good"
-    ]

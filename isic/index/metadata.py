@@ -41,14 +41,28 @@ def fit_metadata(
         comes with the image of one view is one group: without that image none of it is known.
 
     Raises:
-        DataError: See `MetadataEncoder.fit`.
+        DataError: See `MetadataEncoder.fit`; or no row knows any of the columns.
     """
     columns = _columns(rows, names)
+    _refuse(rows, columns, info)
+    _say_unknown(rows, columns)
     spread = {view: [f"{c}_{view}" for c in info.view_columns] for view in info.views}
     groups = {view: [c for c in columns if c in own] for view, own in spread.items()}
     return MetadataEncoder.fit(
         rows, columns, info=info, groups={view: own for view, own in groups.items() if own}
     )
+
+
+def _say_unknown(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    """A column without a value teaches nothing; all of them so is a mistake."""
+    unknown = [name for name in columns if rows[name].isna().all()]
+    if unknown and len(unknown) == len(columns):
+        raise DataError(
+            f"metadata: none of {len(rows)} training rows has a value of {first_five(unknown)}; "
+            "name other columns, or leave data.metadata null"
+        )
+    if unknown:
+        log.warning("metadata: no training row knows %s", first_five(unknown))
 
 
 def metadata_hash(rows: pd.DataFrame, names: Sequence[str], *, info: DatasetInfo) -> str:

@@ -20,7 +20,7 @@ from isic.errors import DataError, first_five
 from isic.images.sources import Sources, stat_files
 
 LEADING = ("image_id", "lesion_id", "patient_id", "archive", "view", "diagnosis", "target")
-USE = ("duplicate_of", "external", "parent_id", "weight")
+USE = ("duplicate_of", "external", "parent_id", "weight", "pseudo")
 TRAILING = ("age", "sex", "site", "attribution", "image", "split")
 # Ids become file names, HDF5 keys and CSV cells: nothing that any of them would read otherwise.
 ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
@@ -82,7 +82,8 @@ class Index:
 
     Optional columns say how a row may be used, in any archive: `duplicate_of` (image_id; the row is
     never used), `external` (trains in every fold, never validates), `parent_id` (image_id of the
-    row that it was made from) and `weight` (of its loss; 1.0 where absent).
+    row that it was made from), `weight` (of its loss; 1.0 where absent) and `pseudo` (the run that
+    gave the label; null where people did).
     mounts: Folders beside the root; `@name/path` in `table.image` lies in `mounts[name]`.
     notes: What a reader met that is no fault: rows left out, files not found.
     """

@@ -33,6 +33,7 @@ class LesionNetwork(nn.Module):
     views: Of a sample, the one that `image` shows first; fewer than two is one image.
     metadata: Layout of its columns, see `MetadataBranch`; None reads no metadata.
     fusion: `concat`, `gated`, or options of `FusionOptions`.
+    n_auxiliary: Outputs of the extra heads; made in training alone.
     """
 
     mean: Tensor
@@ -53,6 +54,7 @@ class LesionNetwork(nn.Module):
         views: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         fusion: str | Mapping[str, Any] | FusionOptions = "concat",
+        n_auxiliary: int = 0,
     ) -> None:
         super().__init__()
         spec = input_spec(backbone, weights=pretrained)
@@ -72,29 +74,29 @@ class LesionNetwork(nn.Module):
             "views": list(self.views),
             "metadata": plain_layout(metadata) if metadata else None,
             "fusion": options.to_dict(),
+            "n_auxiliary": n_auxiliary,
         }
-        build = partial(
-            create_backbone,
-            backbone,
-            pretrained=pretrained,
-            image_size=self.image_size,
-            drop_path=drop_path,
-        )
+        build = partial(create_backbone, backbone, pretrained=pretrained, drop_path=drop_path)
         for name in ("mean", "std"):  # 1x1x1 per channel, in units of uint8
             value = 255 * torch.tensor(self.arguments[name]).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
         width = self._fused(self._encoded(build, options), options)
         self.dropout = AveragedDropout(dropout, dropout_samples)
         self.head = nn.Linear(width, n_logits)
+        if n_auxiliary:  # last: the same seed makes the same network without them
+            self.auxiliary = nn.Linear(width, n_auxiliary)
 
-    def _encoded(self, build: Callable[[], nn.Module], options: FusionOptions) -> list[int]:
+    def _encoded(self, build: Callable[..., nn.Module], options: FusionOptions) -> list[int]:
         """Make the encoders; the width of each view's features."""
-        self.backbone = build()  # of the first view, or of all where it is shared
+        # of the first view, or of all where it is shared
+        self.backbone = build(image_size=self.image_size)
         name = self.arguments["backbone"]
         width = n_features(self.backbone, name=name, image_size=self.image_size)
         if self.views:
             separate = () if options.shared else self.views[1:]
-            self.others = nn.ModuleDict({view: build() for view in separate})
+            self.others = nn.ModuleDict(
+                {view: build(image_size=self.image_size) for view in separate}
+            )
             self.stand_ins = StandIns(len(self.views), width, rate=options.view_drop)
         return [width] * max(len(self.views), 1)
 
@@ -109,8 +111,8 @@ class LesionNetwork(nn.Module):
         self.fusion = Gated(widths, width=options.width) if gated else Concat(widths)
         return self.fusion.n_features
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits (B, n_logits)."""
+    def forward(self, batch: Mapping[str, Tensor], *, auxiliary: bool = False) -> Tensor:
+        """Logits (B, n_logits); with `auxiliary`, behind them what the extra heads say."""
         streams = self._views(batch) if self.views else [self.backbone(self._input(batch["image"]))]
         # bfloat16 knows 256 steps between two powers of two: logits of many rows would tie
         with torch.autocast(streams[0].device.type, enabled=False):
@@ -120,7 +122,10 @@ class LesionNetwork(nn.Module):
             if self.arguments["metadata"]:
                 streams.append(self.metadata(batch["metadata"].to(self.head.weight.dtype)))
             features = self.fusion(streams) if len(streams) > 1 else streams[0]
-            return torch.as_tensor(self.head(self.dropout(features)))
+            features = self.dropout(features)
+            if auxiliary:
+                return torch.cat([self.head(features), self.auxiliary(features)], dim=1)
+            return torch.as_tensor(self.head(features))
 
     def example(self) -> dict[str, Tensor]:
         """A batch of one black image a view, and of metadata of which nothing is known."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
-from isic.predictions.table import Floats, classes_of, prob_columns, probabilities
+from isic.predictions.table import ENERGY, Floats, classes_of, prob_columns, probabilities
 
 METHODS = ("mean", "rank_mean")
 
@@ -43,8 +43,10 @@ def ensemble(
     with np.errstate(invalid="ignore"):
         mean = np.einsum("mn,mnc->nc", weight, np.nan_to_num(stacked)) / weight.sum(0)[:, None]
 
-    joined = first.reset_index(drop=True).copy()
+    joined = first.drop(columns=ENERGY, errors="ignore").reset_index(drop=True)
     joined[prob_columns(classes_of(first))] = mean
+    if all(ENERGY in f for f in aligned):
+        joined[ENERGY] = _mean_energy(aligned, weight)
     joined["status"] = np.where(readable.any(axis=0), "ok", first["status"])
     joined["fold"] = _agreed([f["fold"].astype("Int64") for f in aligned])
     joined.attrs = _joined_attrs(frames)
@@ -83,6 +85,14 @@ def _ranked(probs: Floats) -> Floats:
     if probs.shape[1] == 2:
         scaled[:, 0] = 1.0 - scaled[:, 1]  # rounding ties may differ between the two columns
     return scaled
+
+
+def _mean_energy(aligned: Sequence[pd.DataFrame], weight: Floats) -> Floats:
+    """Mean over the models that could read the row, (N,); weight: (M, N)."""
+    energy = np.stack([f[ENERGY].to_numpy(dtype=np.float64) for f in aligned])
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.nansum(weight * energy, axis=0) / weight.sum(axis=0)
+    return mean
 
 
 def _agreed(columns: Sequence[pd.Series]) -> pd.Series:

@@ -1,7 +1,8 @@
 """A predictions table with targets -> the numbers of `score.json` and the line people read.
 
 `score.json`: `{"metrics": {name: {"value", "low", "high"}}, "n", "interval_over"}` and whatever the
-run adds (seconds, memory). Intervals resample patients, else lesions, else images, and say which.
+run adds (seconds, memory, `warnings`). Intervals resample patients, else lesions, else images, and
+say which.
 Unreadable images are scored with the fallback a submission would use, never left out.
 The trap: a metric that is undefined (one class only) is null with its `reason`, not 0.
 """
@@ -30,6 +31,8 @@ LABELS = {
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "macro_f1_argmax": "macro F1 (argmax)",
+    "macro_f1_argmax_folded": "macro F1 (argmax folded to > 0.5)",
+    "macro_f1_nested_thresholds": "macro F1 (nested thresholds)",
     "macro_auc": "macro AUC",
     "accuracy": "accuracy",
     "elementwise_accuracy": "element-wise accuracy",
@@ -114,12 +117,16 @@ def _groups(frame: pd.DataFrame, column: str | None) -> tuple[str, pd.Series | N
 
 
 def score_line(score: Mapping[str, Any]) -> str:
-    """One line for people: `pAUC 0.1712 [0.1644, 0.1781] (patient bootstrap, n=401059)`."""
+    """One line for people: `pAUC 0.1712 [0.1644, 0.1781] (patient bootstrap, n=401059)`.
+
+    What `warnings` of the score say follows it.
+    """
     parts = [
         f"{LABELS.get(name, name)} {_four(m['value'])} [{_four(m['low'])}, {_four(m['high'])}]"
         for name, m in score["metrics"].items()
     ]
-    return f"{', '.join(parts)} ({score['interval_over']} bootstrap, n={score['n']})"
+    line = f"{', '.join(parts)} ({score['interval_over']} bootstrap, n={score['n']})"
+    return "; WARNING: ".join([line, *score.get("warnings", [])])
 
 
 def _four(value: float | None) -> str:

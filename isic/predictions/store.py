@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from isic.errors import DataError, first_five
-from isic.predictions.table import COLUMNS, check_predictions, classes_of, prob_columns
+from isic.predictions.table import COLUMNS, ENERGY, check_predictions, classes_of, prob_columns
 from isic.runs import whole_file
 
 METADATA = b"isic"  # key of the parquet file's metadata, JSON inside
@@ -38,11 +38,12 @@ def write_predictions(
 
     check_predictions(frame)
     classes = classes_of(frame)
-    plain = frame[[*COLUMNS, *prob_columns(classes)]].astype(
+    numbers = [*prob_columns(classes), *([ENERGY] if ENERGY in frame else [])]
+    plain = frame[[*COLUMNS, *numbers]].astype(
         {
             **dict.fromkeys(TEXT, "string"),
             "fold": "Int64",
-            **dict.fromkeys(prob_columns(classes), "float64"),
+            **dict.fromkeys(numbers, "float64"),
         }
     )
     about = {

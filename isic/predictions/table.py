@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 COLUMNS = ("image_id", "lesion_id", "fold", "split", "status")
 STATUSES = ("ok", "unreadable", "missing")
 PREFIX = "prob_"
+ENERGY = "energy"  # optional: what an unknown class is scored by, see isic.predictions.unknown
 Floats = npt.NDArray[np.float64]
 
 

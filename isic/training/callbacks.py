@@ -25,6 +25,7 @@ from pytorch_lightning.callbacks import (
 )
 
 from isic.errors import ConfigError
+from isic.training.failures import FiniteLoss
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class CallbackOptions:
         self, checkpoints: Path, *, monitor: str | None, mode: str, seed: int
     ) -> list[Callback]:
         """All callbacks of one fit; `monitor` is None where nothing is validated."""
-        callbacks: list[Callback] = [EpochSeed(seed), Stopwatch(), OwnSigterm()]
+        callbacks: list[Callback] = [EpochSeed(seed), Stopwatch(), OwnSigterm(), FiniteLoss()]
         if self.ema_decay is not None:
             callbacks.append(ExponentialAverage(self.ema_decay))
         if monitor and self.early_stopping:

@@ -21,7 +21,7 @@ from isic.training.module import LesionClassifier
 log = logging.getLogger(__name__)
 
 NEEDED = {"network", "network_class", "classes", "activation"}
-RECORD = ("config", "info", "split_hash", "index_hash", "metadata")
+RECORD = ("config", "info", "split_hash", "index_hash", "metadata", "auxiliary")
 
 
 def _interruption(error: BaseException) -> BaseException | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from isic.training.losses import probabilities
 
@@ -40,17 +41,22 @@ class EpochOutputs:
         self.row, self.target, self.logits = [], [], []
         row, target, logits = (_all_ranks(t) for t in (row, target, logits))
         rows, first = np.unique(row.cpu().numpy(), return_index=True)
-        probs = probabilities(logits.cpu(), activation).numpy()[first]
-        return Epoch(rows, target.cpu().numpy()[first], probs)
+        logits = logits.cpu()[first]
+        probs, energy = probabilities(logits, activation), free_energy(logits, activation)
+        return Epoch(rows, target.cpu().numpy()[first], probs.numpy(), energy.numpy())
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """row (N,) sorted and unique, target (N,) with -1 where unlabelled, probs (N, C) float64."""
+    """row (N,) sorted and unique, target (N,) with -1 where unlabelled, probs (N, C) float64.
+
+    energy: (N,) float64, see `free_energy`.
+    """
 
     row: NDArray[np.int64]
     target: NDArray[np.int64]
     probs: NDArray[np.float64]
+    energy: NDArray[np.float64] | None = None
 
     def score(self, metrics: Mapping[str, Metric]) -> dict[str, float]:
         """Each metric over the labelled rows; NaN, its reason logged, where it is undefined."""
@@ -67,6 +73,18 @@ class Epoch:
                 log.warning("%s is undefined: %s", name, error)
                 scores[name] = float("nan")
         return scores
+
+
+def free_energy(logits: Tensor, activation: str) -> Tensor:
+    """How little the logits (B, K) say for any class, (B,) float64: higher is less known.
+
+    Of a softmax -log sum exp (Liu et al. 2020, arXiv 2010.03759); of sigmoids the sum of each
+    class's, -sum log(1 + exp) (Wang et al. 2021, arXiv 2109.11277).
+    """
+    wide = logits.double()
+    if activation == "softmax":
+        return -wide.logsumexp(dim=1)
+    return -softplus(wide).sum(dim=1)
 
 
 @dataclass

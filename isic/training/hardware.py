@@ -104,12 +104,19 @@ class TrainerOptions:
             return self.deterministic
         return False if self.on_gpu else "warn"
 
-    def trainer_arguments(self) -> dict[str, Any]:
-        """Keyword arguments of `pytorch_lightning.Trainer`."""
+    def trainer_arguments(self, *, freezes: bool = False) -> dict[str, Any]:
+        """Keyword arguments of `pytorch_lightning.Trainer`.
+
+        freezes: Whether parameters come and go between epochs: several devices then look at each
+            step for those without a gradient, instead of waiting for it.
+        """
         from pytorch_lightning.strategies import DDPStrategy
 
         world = self.n_devices * self.num_nodes
-        strategy: Any = DDPStrategy(process_group_backend=self.backend) if world > 1 else "auto"
+        strategy: Any = "auto"
+        if world > 1:
+            backend = self.backend
+            strategy = DDPStrategy(process_group_backend=backend, find_unused_parameters=freezes)
         return {
             "accelerator": "gpu" if self.on_gpu else "cpu",
             "devices": self.n_devices,

@@ -1,11 +1,9 @@
-"""Where metrics go: `metrics.csv` always, W&B where it is wanted, offline unless told otherwise.
+"""Where metrics go: `metrics.csv` always, W&B where it is wanted, see `isic.dashboard`.
 
-Trainings never depend on W&B: no prompt, no wait of more than `INIT_TIMEOUT`, and a server that
-cannot be reached means an offline run and a line that says so.
+Trainings never depend on W&B: what it gets is written to disk, and another process sends it.
 """
 
 import csv
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +13,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-log = logging.getLogger(__name__)
-
-INIT_TIMEOUT = 20  # seconds
+from isic.dashboard import close_run, is_on, open_run, tolerated
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class LoggerOptions:
     def build(self, folder: Path, *, name: str, fold: str, config: Mapping[str, Any]) -> list[Any]:
         """The loggers of one run, first rank only; call it after the run's folder exists."""
         loggers: list[Any] = [MetricsTable(folder / "metrics.csv")]
-        if self.wandb is not None and self.wandb["mode"] != "disabled" and _is_first_rank():
+        if self.wandb is not None and is_on(self.wandb) and _is_first_rank():
             loggers.append(_wandb_logger(folder, name, fold, config, self.wandb))
         return loggers
 
@@ -89,53 +85,18 @@ def _wandb_logger(
     folder: Path, name: str, fold: str, config: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Any:
     """A W&B logger around a run that was made here, so that no step of it can block."""
-    import wandb
     from pytorch_lightning.loggers import WandbLogger
 
-    arguments: dict[str, Any] = {
-        "project": options["project"],
-        "entity": options.get("entity"),
-        "group": name,
-        "name": f"{name}-fold{fold}",
-        "job_type": "train",
-        "tags": list(options.get("tags") or []),
-        "id": _run_id(folder),
-        "resume": "allow",
-        "dir": str(folder),
-        "config": dict(config),
-        "settings": wandb.Settings(
-            init_timeout=INIT_TIMEOUT, silent=True, console="off", disable_git=True
-        ),
-    }
-    mode = options["mode"]
-    if _has_no_key(mode):
-        log.warning("W&B: WANDB_MODE=online, but no API key is set; going on offline")
-        mode = "offline"
-    try:
-        run = wandb.init(mode=mode, **arguments)
-    except Exception as error:
-        log.warning("W&B: no answer (%s); going on offline", error)
-        run = wandb.init(mode="offline", **arguments)
+    class Tolerated(WandbLogger):
+        """One whose service may die: SLURM signals it, the kernel picks it for its memory."""
+
+        def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+            with tolerated():
+                super().log_metrics(metrics, step)
+
+    run = open_run(folder, options, group=name, name=f"{name}-fold{fold}", config=config)
     run.define_metric("*", step_metric="trainer/global_step")
-    return WandbLogger(experiment=run)
-
-
-def _has_no_key(mode: str) -> bool:
-    """Whether an online run would have to ask for a key."""
-    if mode != "online" or os.environ.get("WANDB_API_KEY"):
-        return False
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    return not (netrc.exists() and "wandb" in netrc.read_text())
-
-
-def _run_id(folder: Path) -> str:
-    """The same id for every continuation of a run, kept in its folder."""
-    import secrets
-
-    path = folder / "wandb-id.txt"
-    if not path.exists():
-        path.write_text(secrets.token_hex(4))
-    return path.read_text().strip()
+    return Tolerated(experiment=run)
 
 
 def finish(loggers: Sequence[Any], exit_code: int) -> None:
@@ -144,4 +105,4 @@ def finish(loggers: Sequence[Any], exit_code: int) -> None:
 
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.experiment.finish(exit_code=exit_code)
+            close_run(logger.experiment, exit_code)

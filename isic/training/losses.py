@@ -50,29 +50,38 @@ class Objective(nn.Module):
         Raises:
             ConfigError: Weights for a loss that has no `reduction` to take its mean apart.
         """
-        if self.activation == "sigmoid":
-            target = one_hot(target, logits.shape[1]).to(logits.dtype)
-        elif target.is_floating_point():
-            target = target.to(logits.dtype)
-        loss: Any = self.loss
         if weight is None:
-            return torch.as_tensor(loss(logits, target))
+            return torch.as_tensor(self.loss(logits, self._fitting(target, logits)))
+        share, of_class = weight, getattr(self.loss, "weight", None)
+        if of_class is not None and self.activation == "softmax" and target.ndim == 1:
+            # torch's weighted cross-entropy divides by the weights of class indices, not by rows
+            share = weight * of_class[target]
+        return (weight * self.each(logits, target)).sum() / share.sum()
+
+    def each(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of each row, (B,).
+
+        Raises:
+            ConfigError: A loss that has no `reduction`.
+        """
+        loss: Any = self.loss
         if not hasattr(loss, "reduction"):
             raise ConfigError(
                 f"loss: {type(loss).__name__} has no `reduction` and takes no sample weights; "
-                "choose another loss, or leave the column weight out of data.extra"
+                "choose another loss, or leave out distill, and the column weight of data.extra"
             )
         kept, loss.reduction = loss.reduction, "none"
         try:
-            each = torch.as_tensor(loss(logits, target))  # (B,) or (B, K)
+            each = torch.as_tensor(loss(logits, self._fitting(target, logits)))  # (B,) or (B, K)
         finally:
             loss.reduction = kept
-        each = each.flatten(1).mean(1) if each.ndim > 1 else each
-        share, of_class = weight, getattr(loss, "weight", None)
-        if of_class is not None and target.ndim == 1:
-            # torch's weighted cross-entropy divides by the weights of class indices, not by rows
-            share = weight * of_class[target]
-        return (weight * each).sum() / share.sum()
+        return each.flatten(1).mean(1) if each.ndim > 1 else each
+
+    def _fitting(self, target: Tensor, logits: Tensor) -> Tensor:
+        """The target as this activation's losses take it."""
+        if self.activation == "sigmoid":
+            return one_hot(target, logits.shape[1]).to(logits.dtype)
+        return target.to(logits.dtype) if target.is_floating_point() else target
 
 
 def one_hot(target: Tensor, n_logits: int) -> Tensor:

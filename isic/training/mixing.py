@@ -23,6 +23,8 @@ from torch.nn import functional
 
 from isic.errors import ConfigError
 
+TARGETS = ("aux_", "teacher")  # floats (B, F) of a batch that a loss reads, and no network
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -81,8 +83,9 @@ class Mixing:
 
         Images, the entries of four dimensions, keep their dtype. `weight` becomes that of the mix,
         and the target its part of each weight, so that a linear loss is exactly the weighted sum of
-        both samples' losses. Floats (B, F) are mixed by the share of the image. The rest stays. Of
-        several views, those that both samples have are mixed: `has_<view>`, as the images in order.
+        both samples' losses. Floats (B, F) are mixed by the share of the image, those of `TARGETS`
+        by that of the target. The rest stays. Of several views, those that both samples have are
+        mixed: `has_<view>`, as the images in order.
 
         index: Number of the batch in its epoch.
 
@@ -102,7 +105,7 @@ class Mixing:
         for name, part in _of_views(batch, partner, keep).items():
             mixed[name] = _blended(batch[name], batch[name][partner], part)
         for name, value in batch.items():
-            if value.ndim == 2 and value.is_floating_point():
+            if value.ndim == 2 and value.is_floating_point() and not name.startswith(TARGETS):
                 mixed[name] = _blended(value, value[partner], share[:, None])
         if "weight" in batch:
             own, other = share * batch["weight"], (1 - share) * batch["weight"][partner]
@@ -110,6 +113,8 @@ class Mixing:
             share = own / mixed["weight"].clamp(min=torch.finfo(torch.float32).tiny)
         target = functional.one_hot(batch["target"], n_classes).float()  # (B, C)
         mixed["target"] = _blended(target, target[partner], share[:, None])
+        for name in (n for n in batch if n.startswith(TARGETS)):
+            mixed[name] = _blended(batch[name], batch[name][partner], share[:, None])
         return mixed
 
     def draw(self, n: int, *, size: int, key: tuple[int, int, int]) -> Draw:

@@ -1,10 +1,10 @@
 """The training loop as Lightning sees it: one step, three prefixes.
 
-`LesionClassifier` takes any network whose `forward(batch)` gives logits. The named classes only fix
-which network: `SingleImageClassifier("resnet18")` works in a notebook.
-Trap: metadata is encoded by the data module, so that a classifier of it wants that one's encoder.
+`LesionClassifier` takes any network whose `forward(batch)` gives logits; extra heads want one that
+takes `forward(batch, auxiliary=True)` too.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,14 +13,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from isic.index.metadata import MetadataEncoder
-from isic.models.fusion import FusionOptions
-from isic.models.network import LesionNetwork
+from isic.training.auxiliary import AuxiliaryLoss
+from isic.training.distill import Distillation
 from isic.training.epoch_metric import Epoch, EpochLoss, EpochOutputs, Metric
 from isic.training.losses import BinaryCrossEntropy, Objective, probabilities
 from isic.training.mixing import Mixing
 from isic.training.optim import WarmupCosine
-from isic.training.tta import averaged_logits
+from isic.training.tta import Views, averaged_logits
+from isic.training.unfreeze import Finetune, Stages
 
 
 class LesionClassifier(pl.LightningModule):
@@ -29,6 +29,9 @@ class LesionClassifier(pl.LightningModule):
     network: `forward(batch) -> logits (B, K)`, K = `objective.n_logits(len(classes))`.
     metrics: name -> `(target (N,), probs (N, C)) -> float`, logged as `val/<name>`.
     mixing: Mixup and cutmix of the training batches; None for none.
+    auxiliary: Loss of the network's extra heads, logged apart from the main one.
+    distillation: Adds a teacher's soft labels to the training loss.
+    finetune: Which layers learn when, and how fast; None for all of them from the start.
     record: Plain facts that travel in the checkpoint under `isic` (config, archive, split).
     """
 
@@ -41,6 +44,9 @@ class LesionClassifier(pl.LightningModule):
         optim: WarmupCosine | None = None,
         metrics: Mapping[str, Metric] | None = None,
         mixing: Mixing | None = None,
+        auxiliary: AuxiliaryLoss | None = None,
+        distillation: Distillation | None = None,
+        finetune: Finetune | None = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -50,10 +56,12 @@ class LesionClassifier(pl.LightningModule):
         self.optim = optim or WarmupCosine(partial(torch.optim.AdamW, lr=3e-4, weight_decay=0.05))
         self.metrics = dict(metrics or {})
         self.mixing = mixing
+        self.auxiliary, self.distillation = auxiliary, distillation
+        self.stages = Stages(network, finetune) if finetune else None
         self.record = dict(record or {})
-        self.tta = False  # predict the mean over eight flips and turns
+        self.tta: Views | None = None  # predict the mean over these views of each image
         self.epoch_outputs = EpochOutputs()
-        self.epoch_loss = {"train": EpochLoss(), "val": EpochLoss()}
+        self.epoch_loss = defaultdict[str, EpochLoss](EpochLoss)  # by the name it is logged as
         self.last_epoch: Epoch | None = None
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -67,24 +75,29 @@ class LesionClassifier(pl.LightningModule):
         if every and (self.trainer.global_step + 1) % every == 0:
             self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
         if self.trainer.is_last_batch:
-            mean = self.epoch_loss["train"].mean()
-            self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1)
+            for name, mean in self._means("train").items():
+                self.log(name, mean, on_step=False, on_epoch=True, batch_size=1)
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Loss of one batch; its outputs are kept for the epoch's metrics."""
-        self._step(batch, "val")
+        self._step(self.auxiliary.spread(batch) if self.auxiliary else batch, "val")
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep the outputs; `last_epoch` holds them all after the epoch."""
         if self.tta:
-            logits = averaged_logits(self.network, batch, self.objective.activation)
+            activation = self.objective.activation
+            logits = averaged_logits(self.network, batch, activation, self.tta)
         else:
             logits = self.network(batch)
         self.epoch_outputs.add(batch, logits)
 
     def _mixed(self, batch: Mapping[str, Tensor], index: int) -> Mapping[str, Tensor]:
         """The batch as this step sees it: mixed where and while that is on."""
+        if self.auxiliary:
+            batch = self.auxiliary.spread(batch)
+        if self.distillation:
+            batch = self.distillation.spread(batch, self.objective.activation)
         epoch = self.current_epoch
         if self.mixing is None or not self.mixing.is_on(epoch, epochs=self.trainer.max_epochs):
             return batch
@@ -93,20 +106,45 @@ class LesionClassifier(pl.LightningModule):
         )
 
     def _step(self, batch: Mapping[str, Tensor], split: str) -> Tensor:
-        logits = self.network(batch)  # (B, K)
+        """The loss that is minimised; validation has no teacher, and no part of other heads."""
+        logits, others = self._outputs(batch)  # (B, K), (B, A)
+        n, parts = len(batch["target"]), dict[str, Tensor]()
         loss: Tensor = self.objective(logits, batch["target"], batch.get("weight"))
-        self.epoch_loss[split].add(loss, len(batch["target"]))
+        if split == "train" and self.distillation:
+            more, parts["distill"] = self.distillation(logits, batch, self.objective)
+            loss = loss + more
+        if self.auxiliary:
+            parts["auxiliary"] = self.auxiliary(others, batch)
+            if split == "train":
+                loss = loss + self.auxiliary.weight * parts["auxiliary"]
+        for name, part in {"loss": loss, **parts}.items():
+            self.epoch_loss[f"{split}/{name}"].add(part, n)
         if split == "val":
             self.epoch_outputs.add(batch, logits)
         return loss
 
+    def _outputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (B, K), and what the extra heads say (B, A); A = 0 without them."""
+        if self.auxiliary is None:
+            logits = self.network(batch)
+            return logits, logits[:, :0]
+        outputs = self.network(batch, auxiliary=True)
+        n = outputs.shape[1] - self.auxiliary.n_outputs
+        return outputs[:, :n], outputs[:, n:]
+
+    def _means(self, split: str) -> dict[str, Tensor]:
+        """The epoch's mean of each loss, by the name it is logged as."""
+        own = {n: loss for n, loss in self.epoch_loss.items() if n.startswith(f"{split}/")}
+        return {name: loss.mean() for name, loss in own.items()}
+
     def on_validation_epoch_end(self) -> None:
         """Log the loss and each metric once, over all ranks' rows."""
         self.last_epoch = self.epoch_outputs.gather(self.objective.activation)
-        loss = self.epoch_loss["val"].mean()
+        means = self._means("val")
         if self.trainer.sanity_checking:
             return
-        self.log("val/loss", loss)
+        for name, mean in means.items():
+            self.log(name, mean)
         for name, value in self.last_epoch.score(self.metrics).items():
             self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=True)
 
@@ -118,7 +156,19 @@ class LesionClassifier(pl.LightningModule):
         """Optimizer and schedule over the whole planned training."""
         epochs = max(self.trainer.max_epochs or 1, 1)
         steps = int(self.trainer.estimated_stepping_batches)
-        return self.optim.configure(self.network, total_steps=steps, epochs=epochs)
+        scales = self.stages.scale if self.stages else None
+        return self.optim.configure(self.network, total_steps=steps, epochs=epochs, scales=scales)
+
+    def setup(self, stage: str) -> None:
+        """All that may ever learn is trainable while the trainer sets itself up."""
+        if self.stages and stage == "fit":
+            self.stages.release(self.network)
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze what does not learn in this epoch."""
+        if self.stages:
+            epochs = self.trainer.max_epochs or 1
+            self.stages.begin(self.network, self.current_epoch, epochs=epochs)
 
     def on_fit_start(self) -> None:
         """Tell the loss how often an epoch shows each class."""
@@ -136,108 +186,5 @@ class LesionClassifier(pl.LightningModule):
             "classes": list(self.classes),
             "activation": self.objective.activation,
         }
-
-
-class SingleImageClassifier(LesionClassifier):
-    """One image in, one diagnosis out: a timm backbone by name, every other argument as above."""
-
-    def __init__(
-        self,
-        backbone: str = "tf_efficientnetv2_s.in21k_ft_in1k",
-        *,
-        classes: Sequence[str] = ("benign", "malignant"),
-        pretrained: bool | str = True,
-        image_size: int | None = None,
-        objective: Objective | None = None,
-        optim: WarmupCosine | None = None,
-        metrics: Mapping[str, Metric] | None = None,
-        mixing: Mixing | None = None,
-    ) -> None:
-        objective = objective or Objective(BinaryCrossEntropy(), activation="sigmoid")
-        network = LesionNetwork(
-            backbone,
-            n_logits=objective.n_logits(len(classes)),
-            pretrained=pretrained,
-            image_size=image_size,
-        )
-        super().__init__(
-            network,
-            classes=classes,
-            objective=objective,
-            optim=optim,
-            metrics=metrics,
-            mixing=mixing,
-        )
-
-
-class DualImageClassifier(LesionClassifier):
-    """Two views of a lesion in, one diagnosis out; some rows may lack either.
-
-    views: As the data module's, the one that `image` holds first.
-    fusion: `concat`, `gated` or options, see `isic.models.fusion.FusionOptions`.
-    """
-
-    def __init__(
-        self,
-        backbone: str = "tf_efficientnetv2_s.in21k_ft_in1k",
-        *,
-        views: Sequence[str] = ("dermoscopic", "clinical"),
-        classes: Sequence[str] = ("benign", "malignant"),
-        fusion: str | Mapping[str, Any] | FusionOptions = "concat",
-        pretrained: bool | str = True,
-        image_size: int | None = None,
-        objective: Objective | None = None,
-        optim: WarmupCosine | None = None,
-        metrics: Mapping[str, Metric] | None = None,
-        mixing: Mixing | None = None,
-    ) -> None:
-        objective = objective or Objective(BinaryCrossEntropy(), activation="sigmoid")
-        n_logits = objective.n_logits(len(classes))
-        build = partial(LesionNetwork, backbone, n_logits=n_logits, views=views, fusion=fusion)
-        network = build(pretrained=pretrained, image_size=image_size)
-        super().__init__(
-            network,
-            classes=classes,
-            objective=objective,
-            optim=optim,
-            metrics=metrics,
-            mixing=mixing,
-        )
-
-
-class ImageTabularClassifier(LesionClassifier):
-    """Images and metadata in, one diagnosis out.
-
-    encoder: The data module's, `data.encoder`; it travels in the checkpoint.
-    views: As the data module's; fewer than two is one image.
-    fusion: As above.
-    """
-
-    def __init__(
-        self,
-        backbone: str = "tf_efficientnetv2_s.in21k_ft_in1k",
-        *,
-        encoder: MetadataEncoder,
-        views: Sequence[str] = (),
-        classes: Sequence[str] = ("benign", "malignant"),
-        fusion: str | Mapping[str, Any] | FusionOptions = "concat",
-        pretrained: bool | str = True,
-        image_size: int | None = None,
-        objective: Objective | None = None,
-        optim: WarmupCosine | None = None,
-        metrics: Mapping[str, Metric] | None = None,
-        mixing: Mixing | None = None,
-    ) -> None:
-        objective = objective or Objective(BinaryCrossEntropy(), activation="sigmoid")
-        n_logits = objective.n_logits(len(classes))
-        build = partial(LesionNetwork, backbone, n_logits=n_logits, views=views, fusion=fusion)
-        network = build(pretrained=pretrained, image_size=image_size, metadata=encoder.layout)
-        super().__init__(
-            network,
-            classes=classes,
-            objective=objective,
-            optim=optim,
-            metrics=metrics,
-            mixing=mixing,
-            record={"metadata": encoder.to_dict()},
-        )
+        if self.auxiliary:
+            checkpoint["isic"]["auxiliary"] = [head.to_dict() for head in self.auxiliary.heads]

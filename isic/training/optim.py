@@ -1,7 +1,7 @@
 """Optimizer and learning-rate schedule: linear warm-up, then half a cosine."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -28,9 +28,18 @@ class WarmupCosine:
         self.warmup_epochs = warmup_epochs
         self.final_lr_ratio = final_lr_ratio
 
-    def configure(self, module: nn.Module, *, total_steps: int, epochs: int) -> dict[str, Any]:
-        """The dictionary that Lightning's `configure_optimizers` returns."""
-        optimizer = self.optimizer(parameter_groups(module))
+    def configure(
+        self,
+        module: nn.Module,
+        *,
+        total_steps: int,
+        epochs: int,
+        scales: Mapping[str, float] | None = None,
+    ) -> dict[str, Any]:
+        """The dictionary that Lightning's `configure_optimizers` returns; scales: see below."""
+        optimizer = self.optimizer(parameter_groups(module, scales))
+        for group in optimizer.param_groups:  # before the schedule notes what it is to scale
+            group["lr"] *= group.pop("lr_scale", 1.0)
         warmup = min(round(self.warmup_epochs * total_steps / max(epochs, 1)), total_steps // 2)
 
         def scale(step: int) -> float:
@@ -47,17 +56,33 @@ class WarmupCosine:
         }
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, scales: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Trainable parameters in two groups, the second without weight decay.
 
     Those are biases and norm scales (1-D), and what a timm model lists in `no_weight_decay`
     (position embeddings, class tokens).
+
+    scales: Learning rate of a parameter as a share of the peak, 1 where it names none; each value
+        gives two groups with that `lr_scale`, the largest first.
     """
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     exempt = {name for name, p in named.items() if p.ndim <= 1}
     for prefix, child in module.named_modules():
         listed: set[str] = getattr(child, "no_weight_decay", set)()
         exempt |= {f"{prefix}.{name}".lstrip(".") for name in listed}
+    if not scales:
+        return _decayed_or_not(named, exempt)
+    shares = {name: scales.get(name, 1.0) for name in named}
+    groups = []
+    for share in sorted(set(shares.values()), reverse=True):
+        part = {name: p for name, p in named.items() if shares[name] == share}
+        groups += [{**group, "lr_scale": share} for group in _decayed_or_not(part, exempt)]
+    return groups
+
+
+def _decayed_or_not(named: Mapping[str, nn.Parameter], exempt: set[str]) -> list[dict[str, Any]]:
     return [
         {"params": [p for name, p in named.items() if name not in exempt]},
         {"params": [p for name, p in named.items() if name in exempt], "weight_decay": 0.0},

@@ -228,9 +228,9 @@ def test_the_plain_class_needs_an_index(archive32, data32):
 
 
 def test_the_number_of_workers_follows_the_machine(data32, monkeypatch):
-    from isic.data import datamodule
+    from isic.data import loader
 
     for cores, expected in ((2, 0), (4, 0), (6, 5), (64, 8)):
-        monkeypatch.setattr(datamodule.os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        monkeypatch.setattr(loader.os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
         assert data32(num_workers="auto").train_dataloader().num_workers == expected
     assert data32(num_workers=1).train_dataloader().num_workers == 1

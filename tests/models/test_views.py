@@ -77,6 +77,17 @@ def test_gradient_reaches_every_parameter(system, fusion):
     assert not dead
 
 
+def test_gradient_reaches_every_parameter_through_averaged_dropouts():
+    network = build(**SYSTEMS["dual and metadata"], dropout=0.5, dropout_samples=5)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.uniform_(-0.1, 0.1)
+    missing = lacking("clinical", [0]) | lacking("dermoscopic", [1])
+    (network({**batch(), **missing}) * torch.randn(4, 3)).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+
+
 @pytest.mark.parametrize("fusion", ["concat", "gated"])
 def test_several_devices_find_a_gradient_for_every_parameter(fusion):
     """None, and DDP waits for ever: also where a batch lacks a view in all rows but one."""

@@ -72,3 +72,17 @@ def test_loss_is_the_mean_over_rows_not_batches():
         loss.add(torch.tensor(1.0, requires_grad=True), 30)
         loss.add(torch.tensor(4.0), 10)
         assert loss.mean().item() == 1.75
+
+
+def test_the_energy_is_of_the_logits_themselves():
+    logits = torch.tensor([[2.0, 1.0, 0.0], [12.0, 11.0, 10.0]])
+    found = {}
+    for activation in ("softmax", "sigmoid"):
+        outputs = EpochOutputs()
+        outputs.add({"row": torch.tensor([1, 0]), "target": torch.tensor([0, 0])}, logits)
+        found[activation] = outputs.gather(activation)
+    plain = logits.double().numpy()[::-1]
+    softmax = found["softmax"]
+    assert softmax.energy == pytest.approx(-np.log(np.exp(plain).sum(axis=1)))
+    assert softmax.probs[0] == pytest.approx(softmax.probs[1])  # which probabilities do not show
+    assert found["sigmoid"].energy == pytest.approx(-np.log1p(np.exp(plain)).sum(axis=1))

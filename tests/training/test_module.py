@@ -16,6 +16,7 @@ from isic.metrics.partial_auc import partial_auc
 from isic.models.network import LesionNetwork
 from isic.training import LesionClassifier, SingleImageClassifier
 from isic.training.losses import BinaryCrossEntropy, Objective
+from isic.training.tta import d4_views
 from tests.archives import TINY
 
 
@@ -82,11 +83,11 @@ def test_prediction_keeps_every_row_once_in_order(trained32):
     assert plain.row.tolist() == list(range(8))
     assert plain.target.tolist() == [-1] * 8
     assert plain.probs.sum(axis=1) == pytest.approx(np.ones(8))
-    classifier.tta = True
+    classifier.tta = d4_views
     try:
         trainer.predict(classifier, dataloaders=loader, return_predictions=False)
     finally:
-        classifier.tta = False
+        classifier.tta = None
     assert np.abs(classifier.last_epoch.probs - plain.probs).max() > 1e-6
 
 

@@ -1,9 +1,11 @@
-"""The eight views of a square, and the mean of their probabilities."""
+"""Views of a square, turned and cropped, and the mean of their probabilities."""
 
+import pytest
 import torch
 
+from isic.errors import ConfigError
 from isic.training.losses import probabilities
-from isic.training.tta import averaged_logits, d4_views
+from isic.training.tta import averaged_logits, crop_views, d4_views, loaded_size, views_of
 
 
 def symmetries(square):
@@ -73,3 +75,60 @@ def test_images_of_all_views_are_turned_alike():
         network, {"image": image, "image_clinical": -image, "metadata": known}, "sigmoid"
     )
     assert len(set(seen)) == 8
+
+
+def test_crops_go_from_edge_to_edge_in_order():
+    image = torch.arange(10)[:, None] * 10 + torch.arange(10)  # row and column of each pixel
+    crops = list(crop_views(image.expand(2, 3, 10, 10), 7))
+    assert [int(c[0, 0, 0, 0]) for c in crops] == [0, 2, 3, 20, 22, 23, 30, 32, 33]
+    assert {tuple(c.shape) for c in crops} == {(2, 3, 7, 7)}
+    assert int(crops[-1].max()) == 99
+    with pytest.raises(ValueError, match="larger images, got 10"):
+        next(crop_views(image.expand(2, 3, 10, 10), 11))
+
+
+def test_an_image_of_the_networks_size_has_nine_equal_crops():
+    image = torch.randn(1, 3, 6, 6)
+    assert all(torch.equal(c, image) for c in crop_views(image, 6))
+    assert len(list(crop_views(image, 6))) == 9
+
+
+@pytest.mark.parametrize(("name", "n_views"), [("d4", 8), ("multicrop", 9), ("d4_multicrop", 72)])
+def test_named_views_have_the_networks_size(name, n_views):
+    size = loaded_size(name, 20)
+    assert size == (20 if name == "d4" else 23)
+    views = views_of(name, 20)
+    assert views is not None
+    image = torch.randn(2, 3, size, size)
+    found = list(views(image))
+    assert len(found) == len({v.contiguous().numpy().tobytes() for v in found}) == n_views
+    assert {tuple(v.shape) for v in found} == {(2, 3, 20, 20)}
+
+
+def test_other_names_are_refused():
+    assert views_of("none", 20) is None
+    assert loaded_size("none", 20) == 20
+    with pytest.raises(ConfigError, match="tta: expected none or d4 or multicrop"):
+        views_of("ten", 20)
+
+
+def test_both_images_of_a_lesion_are_cut_alike():
+    image, sums = torch.randn(2, 3, 23, 23), []
+
+    def network(batch):
+        assert torch.equal(batch["image"], -batch["image_clinical"])
+        sums.append(float(batch["image"].sum()))
+        return batch["image"].mean((1, 2, 3))[:, None]
+
+    batch = {"image": image, "image_clinical": -image}
+    logits = averaged_logits(network, batch, "sigmoid", views_of("multicrop", 20))
+    each = [probabilities(c.mean((1, 2, 3))[:, None], "sigmoid") for c in crop_views(image, 20)]
+    assert torch.allclose(probabilities(logits, "sigmoid"), torch.stack(each).mean(0))
+    assert len(set(sums)) == 9
+
+
+def test_the_energy_of_a_softmax_is_the_mean_of_the_views():
+    image, network = torch.randn(6, 3, 4, 4), corner(3)
+    logits = averaged_logits(network, {"image": image}, "softmax")
+    each = [network({"image": v}).double().logsumexp(1) for v in d4_views(image)]
+    assert torch.allclose(logits.logsumexp(1), torch.stack(each).mean(0))

@@ -1,0 +1,127 @@
+"""The folder that `predict.py` leaves.
+
+`predictions.parquet`, `source.json` (what was predicted, with what), `submission.csv` for test
+rows, and where targets exist `score.json`, whose `submitted` scores what the submission holds.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from isic.assemble import score_predictions, submit, with_targets
+from isic.engine.build import build_metrics
+from isic.engine.decide import as_predicted, as_submitted
+from isic.errors import ConfigError
+from isic.index.schema import Index, index_hash
+from isic.predictions import score, score_line, write_predictions, write_score
+from isic.predictions.fitted import Fitted
+from isic.runs import write_text
+
+log = logging.getLogger(__name__)
+
+
+class Predicted(Protocol):
+    """Whose rows were predicted: a data module, or an archive without one."""
+
+    @property
+    def index(self) -> Index: ...
+
+    @property
+    def root(self) -> Path: ...
+
+
+WAYS = ("split", "combine", "tta", "calibrate", "decide", "unknown")
+
+
+def write_results(
+    raw: pd.DataFrame,
+    data: Predicted,
+    record: Mapping[str, Any],
+    config: Mapping[str, Any],
+    checkpoints: Sequence[Path],
+    fitted: Fitted | None,
+) -> str:
+    """Write everything that these predictions of the networks give; returns the folder's path."""
+    name = record["config"]["name"]
+    frame = as_predicted(raw, config, fitted)
+    submitted = as_submitted(frame, raw, config, fitted)
+    folder = _output(config, name, data, checkpoints)
+    attributes = {"run": name, "index_hash": index_hash(data.index.table)}
+    attributes["split_hash"] = record["split_hash"]
+    write_predictions(folder / "predictions.parquet", frame, **attributes)
+    log.info("predictions: %s", folder / "predictions.parquet")
+    _write_source(folder, name, data, config, checkpoints)
+    if config["split"] == "test":
+        submit(folder / "submission.csv", submitted, data.index)
+    truth = data.index.table.set_index("image_id")["target"]
+    if truth.reindex(frame["image_id"]).notna().any():
+        _write_score(folder, frame, submitted, data, record, config, checkpoints)
+    return str(folder)
+
+
+def _output(
+    config: Mapping[str, Any], name: str, data: Predicted, checkpoints: Sequence[Path]
+) -> Path:
+    """`output`, or a folder of its own for these checkpoints, rows and ways to combine them."""
+    if config["output"]:
+        folder = Path(config["output"])
+        if (folder / "config.yaml").exists() or list(folder.glob("fold*")):
+            raise ConfigError(f"output: {folder} is a run; its scores stay as they are")
+    else:
+        parts = [config[key] for key in WAYS]
+        parts += [str(data.root.resolve()), *(str(p.resolve()) for p in checkpoints)]
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
+        runs = Path(config["paths"]["runs"])
+        folder = runs / "predictions" / f"{name}-{config['split']}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "score.json").unlink(missing_ok=True)  # of earlier predictions here
+    return folder
+
+
+def _write_source(
+    folder: Path,
+    name: str,
+    data: Predicted,
+    config: Mapping[str, Any],
+    checkpoints: Sequence[Path],
+) -> None:
+    """`source.json`: the run, its checkpoints, the rows and where their images lie."""
+    source = {
+        "run": name,
+        "checkpoints": [str(p.resolve()) for p in checkpoints],
+        "root": str(data.root.resolve()),
+        "images": bool(config["images"]),
+        **{key: config[key] for key in WAYS},
+    }
+    write_text(folder / "source.json", json.dumps(source, indent=1) + "\n")
+
+
+def _write_score(
+    folder: Path,
+    frame: pd.DataFrame,
+    submitted: pd.DataFrame,
+    data: Predicted,
+    record: Mapping[str, Any],
+    config: Mapping[str, Any],
+    checkpoints: Sequence[Path],
+) -> None:
+    """`score.json` of the predictions; `submitted` beside it where the submission differs."""
+    metrics = build_metrics(record["config"])
+    result = score_predictions(frame, data.index, metrics, folder=folder / "curves")
+    if submitted is not frame and config["split"] == "test":
+        joined = with_targets(submitted, data.index)
+        result["submitted"] = score(joined, classes=data.index.info.classes, metrics=metrics)
+    result["checkpoints"] = [str(p) for p in checkpoints]
+    same = index_hash(data.index.table) == record["index_hash"]
+    result["trained_on_these_rows"] = config["split"] == "train" and same
+    write_score(folder / "score.json", result)
+    log.info("score: %s", score_line(result))
+    if "submitted" in result:
+        log.info("score of the submission: %s", score_line(result["submitted"]))
+    if result["trained_on_these_rows"]:
+        log.warning("these rows trained the checkpoints: the score says nothing about new ones")

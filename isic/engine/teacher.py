@@ -1,0 +1,247 @@
+"""What finished runs say of the rows that a student learns from: `distill.teacher`.
+
+Where the teacher stands on the student's split, a row's soft label is that of the fold which did
+not train on it; a row that trains in every fold (-2) has none and keeps its hard label alone.
+Elsewhere the teacher never saw the rows, and all its folds predict them. Of several teachers the
+probabilities are averaged. They are computed once and kept in `<cache>/teachers/`.
+
+Trap: another split of the same rows would give soft labels from folds that trained on what the
+student holds out, so that it is refused.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import yaml
+from hydra.utils import instantiate
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from numpy.typing import NDArray
+
+from isic.data import LesionDataModule
+from isic.engine.build import build_data, quiet
+from isic.engine.inference import find_checkpoints, predict_rows
+from isic.errors import CheckpointError, ConfigError, DataError, first_five
+from isic.index.metadata import MetadataEncoder
+from isic.index.schema import archive_hash, index_hash
+from isic.predictions import assemble_oof
+from isic.runs import waiting_lock, whole_file
+from isic.split.split_file import TRAINS, read_split, split_hash
+from isic.training.checkpoint import load, read
+from isic.training.distill import KEY, teacher_logits
+from isic.training.hardware import TrainerOptions
+
+log = logging.getLogger(__name__)
+
+Probs = NDArray[np.float64]
+# Of a teacher's own data: how its images are made, and what it is told beside them.
+ITS_OWN = ("views", "metadata", "cache", "resize", "crop_border", "colour_constancy")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A finished run: its folder, the checkpoint of each fold, and what the first one records."""
+
+    run: Path
+    checkpoints: Mapping[int | str, Path]
+    record: Mapping[str, Any]
+
+    @property
+    def folds(self) -> list[Path]:
+        """The folders of its folds."""
+        return [path.parent.parent for path in self.checkpoints.values()]
+
+
+def open_teachers(given: str | Sequence[str] | None, *, runs: Path) -> list[Teacher]:
+    """Finished runs by folder, or by name under `runs`.
+
+    Raises:
+        ConfigError: None is named.
+        CheckpointError: A run that is not there, or of which a fold is not finished.
+    """
+    names = [given] if isinstance(given, str) else list(given or ())
+    if not names or "" in names:
+        raise ConfigError("distill.teacher: expected a run, got none: distill.teacher=NAME")
+    return [_opened(name, runs) for name in names]
+
+
+def _opened(name: str, runs: Path) -> Teacher:
+    run = Path(name) if Path(name).exists() else runs / name
+    if not run.is_dir():
+        raise CheckpointError(
+            f"distill.teacher: expected the folder of a finished run, or its name under "
+            f"{runs.resolve()}, got {name!r}"
+        )
+    found: dict[int | str, Path] = {}
+    for path in find_checkpoints([str(run)]):
+        config = yaml.safe_load((path.parent.parent / "config.yaml").read_text())
+        found[config["fold"]] = path
+    needed = [] if "all" in found else range(config["n_folds"])
+    if absent := [str(k) for k in needed if k not in found]:
+        raise CheckpointError(
+            f"distill.teacher: {run.resolve()} lacks fold {', '.join(absent)} of "
+            f"{config['n_folds']}; train fold={','.join(absent)} of it first, and name the run"
+        )
+    return Teacher(run, found, read(path)["isic"])
+
+
+def teachers_hash(teachers: Sequence[Teacher]) -> str:
+    """Hash of the content of all checkpoints and out-of-fold tables. Twelve hex digits."""
+    parts = []
+    for teacher in teachers:
+        for fold, path in teacher.checkpoints.items():
+            files = [f for f in (path, path.parent.parent / "oof.parquet") if f.exists()]
+            stats = [(f, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+            parts += [str(fold), *(_file_hash(*stat) for stat in stats)]
+    return _hash(parts)
+
+
+@lru_cache
+def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
+    """Of a file's content; asked for twice in a command, of files of hundreds of MB."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _hash(parts: Sequence[str]) -> str:
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=6).hexdigest()
+
+
+def check_teacher(teacher: Teacher, data: LesionDataModule) -> None:
+    """Raise ConfigError for other classes, or another split of rows that the student has."""
+    theirs, ours = tuple(teacher.record["classes"]), data.index.info.classes
+    if theirs != ours:
+        raise ConfigError(
+            f"distill.teacher: {teacher.run} knows the classes {', '.join(theirs)}, the student "
+            f"{', '.join(ours)}: they must be the same, in the same order"
+        )
+    if teacher.record["split_hash"] == data.split.hash:
+        return
+    rows = set(data.split.table["image_id"]) | set(data.split.held_out["image_id"])
+    named = teacher.record["split_file"]
+    shared = sorted(rows & set(_split_of(teacher)["image_id"]))
+    if shared or teacher.record["index_hash"] == index_hash(data.index.table):
+        raise ConfigError(
+            f"distill.teacher: {teacher.run} was trained on another split ({named}, hash "
+            f"{teacher.record['split_hash']}) of rows that the student has ({data.split.path}, "
+            f"hash {data.split.hash}): {first_five(shared)}. Its soft labels would tell of rows "
+            "that the student holds out; train both on one split (split.file=...)."
+        )
+
+
+def _split_of(teacher: Teacher) -> pd.DataFrame:
+    """The rows of the split that a teacher was trained on."""
+    named = Path(teacher.record["split_file"])
+    for path in (named, teacher.run.resolve().parent / "splits" / named.name):
+        if path.exists() and split_hash(path) == teacher.record["split_hash"]:
+            return read_split(path)
+    raise DataError(
+        f"distill.teacher: the split file of {teacher.run}, {named} with hash "
+        f"{teacher.record['split_hash']}, is gone or has changed; put it back"
+    )
+
+
+def teach(config: Mapping[str, Any], data: LesionDataModule) -> None:
+    """Give the training batches of `data` the teacher's logits, where a teacher is named.
+
+    Raises:
+        ConfigError: No training row has a soft label.
+    """
+    if not config.get("distill"):
+        return
+    names = config["distill"]["teacher"]
+    probs = soft_labels(config, data, open_teachers(names, runs=Path(config["paths"]["runs"])))
+    use = data.positions["train"]
+    known = np.isfinite(probs[use]).all(axis=1)
+    everywhere = (data.train_rows.table["fold"].to_numpy()[use] == TRAINS) & ~known
+    log.info(
+        "teacher %s: soft labels for %d of %d training rows; hard labels alone for %d that "
+        "trained every fold of it, and for %d that it could not read",
+        names if isinstance(names, str) else ", ".join(names),
+        *(known.sum(), len(use), everywhere.sum(), (~known & ~everywhere).sum()),
+    )
+    if not known.any():
+        raise ConfigError(
+            f"distill.teacher: {names} has a soft label for none of {len(use)} training rows: all "
+            "of them trained it; name a run of folds"
+        )
+    data.train_columns[KEY] = teacher_logits(probs, instantiate(config["loss"]).activation)
+
+
+def soft_labels(
+    config: Mapping[str, Any], data: LesionDataModule, teachers: Sequence[Teacher]
+) -> Probs:
+    """Mean probabilities (N, C) for each of `data.train_rows`; NaN where no teacher has any."""
+    ids = data.train_rows.table["image_id"]
+    key = _hash([teachers_hash(teachers), archive_hash(data.index), data.split.hash, *ids])
+    path = Path(config["paths"]["cache"]).resolve() / "teachers" / f"{key}.parquet"
+    with waiting_lock(path.with_suffix(".lock"), "asking the teacher"):
+        if not path.exists():
+            each = np.stack([_probs_of(teacher, config, data) for teacher in teachers])
+            known = np.isfinite(each)
+            with np.errstate(invalid="ignore"):
+                mean = np.where(known, each, 0).sum(axis=0) / known.sum(axis=0)
+            table = pd.DataFrame(mean, columns=list(data.index.info.classes), index=ids)
+            with whole_file(path) as file:
+                table.reset_index().to_parquet(file)
+            log.info("teacher: wrote %s", path)
+    table = pd.read_parquet(path)
+    return table[list(data.index.info.classes)].to_numpy(np.float64)
+
+
+def _probs_of(teacher: Teacher, config: Mapping[str, Any], data: LesionDataModule) -> Probs:
+    """One teacher's probabilities (N, C) of rows that did not train what gives them."""
+    ids, columns = data.train_rows.table["image_id"], [f"prob_{c}" for c in data.index.info.classes]
+    if teacher.record["split_hash"] != data.split.hash:
+        frames = _predicted(teacher, config, data)
+        every = np.stack([f[columns].to_numpy(np.float64) for f in frames])
+        return np.asarray(every.mean(axis=0))
+    if "all" in teacher.checkpoints:
+        return np.full((len(ids), len(columns)), np.nan)
+    oof = assemble_oof(teacher.folds).set_index("image_id")
+    return oof[columns].reindex(ids).to_numpy(np.float64)
+
+
+def _predicted(
+    teacher: Teacher, config: Mapping[str, Any], data: LesionDataModule
+) -> list[pd.DataFrame]:
+    """Predictions of every row that the student may train on, by each fold of a teacher."""
+    quiet()
+    options: TrainerOptions = instantiate(config["trainer"])
+    arguments = {**options.trainer_arguments(), "devices": 1, "strategy": "auto", "num_nodes": 1}
+    frames = []
+    for path in teacher.checkpoints.values():
+        log.info("teacher: predicting with %s", path)
+        own = _seen_by(read(path)["isic"], config)
+        trainer = pl.Trainer(
+            **arguments,
+            plugins=[LightningEnvironment()],  # alone, also as one rank of several
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        rows = own.rows_of(data.train_rows.table)
+        classifier = load(path, classes=data.index.info.classes)
+        every = np.arange(len(rows.table))
+        frames.append(predict_rows(trainer, classifier, own, rows, every, fold=TRAINS))
+    return frames
+
+
+def _seen_by(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataModule:
+    """The student's archive as a teacher's checkpoint sees images and metadata."""
+    trained = record["config"]["data"]
+    seen = {k: trained[k] for k in ITS_OWN if k in trained}
+    size = record["network"].get("image_size") or trained["image_size"]
+    merged = {**config["data"], **seen, "image_size": size}
+    data = build_data({**config, "data": merged, "auxiliary": None})
+    if data.metadata:
+        data.encoder = MetadataEncoder.from_dict(record["metadata"])
+    return data

@@ -1,0 +1,129 @@
+"""`python -m isic pseudo`: confident predictions of test images or of a folder, as `data.extra`."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from isic.errors import ConfigError, DataError
+from isic.index.folder.files import image_names, safe_ids
+from isic.index.schema import Index, index_hash
+from isic.predictions import read_predictions
+from isic.predictions.pseudo import confident, pseudo_rows
+from isic.prepare import open_index
+from isic.runs import write_text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A predictions table, the config of its run, and where its images lie.
+
+    images: A plain folder was predicted, not an archive.
+    """
+
+    frame: pd.DataFrame
+    config: dict[str, Any]
+    root: Path
+    images: bool
+
+
+def pseudo(cfg: DictConfig) -> str:
+    """Write the CSV, which `train.py data.extra=` takes; returns its path."""
+    folder = _folder(str(cfg.predictions), Path(cfg.paths.runs))
+    predicted = _predicted(folder)
+    root = Path(cfg.data.root).resolve() if cfg.data.root else predicted.root
+    chosen = confident(
+        predicted.frame,
+        min_confidence=cfg.min_confidence,
+        classes=list(cfg.classes) if cfg.classes else None,
+        max_per_class=cfg.max_per_class,
+    )
+    images = (
+        _folder_images(root, predicted.config)
+        if predicted.images
+        else _archive_images(root, predicted, Path(cfg.paths.cache))
+    )
+    run = str(predicted.frame.attrs["run"])
+    rows = pseudo_rows(chosen, images, folder=root, run=run, weight=cfg.weight)
+    path = Path(cfg.output or folder / "pseudo.csv").absolute()
+    write_text(path, rows.to_csv(index=False, lineterminator="\n"))
+    counts = chosen["label"].value_counts().to_dict()
+    log.info("%d of %d rows: %s", len(chosen), len(predicted.frame), counts)
+    log.info("written: train.py data.extra=%s", path)
+    return str(path)
+
+
+def _folder(given: str, runs: Path) -> Path:
+    """A folder of predict.py or a run, by path or by its name under the runs.
+
+    Raises:
+        ConfigError: Nothing of the kind there.
+    """
+    for path in (Path(given), runs / given, runs / "predictions" / given):
+        if (path / "predictions.parquet").exists() or (path / "test.parquet").exists():
+            return path
+    raise ConfigError(
+        f"predictions: expected a folder of predict.py, or a run with test.parquet, got {given}; "
+        "first predict.py ckpt=runs/NAME, or with images=DIR"
+    )
+
+
+def _predicted(folder: Path) -> Predicted:
+    """The table of `folder`, and where it came from."""
+    if (folder / "predictions.parquet").exists():
+        frame = read_predictions(folder / "predictions.parquet")
+        source = json.loads((folder / "source.json").read_text())
+        config = Path(source["checkpoints"][0]).parents[1] / "config.yaml"
+        root, images = Path(source["root"]), bool(source["images"])
+        if source["combine"] != "mean":
+            raise DataError(f"{folder}: ranks are no confidence; predict with combine=mean")
+    else:
+        frame, config = read_predictions(folder / "test.parquet"), _any_config(folder)
+        root, images = None, False
+    try:
+        trained: dict[str, Any] = yaml.safe_load(config.read_text())
+    except OSError as error:
+        raise DataError(
+            f"the run that predicted {folder} is gone: {error}; predict again"
+        ) from None
+    return Predicted(frame, trained, root or Path(trained["data"]["root"]).resolve(), images)
+
+
+def _any_config(run: Path) -> Path:
+    """The config of one of a run's folds, or of the fold itself."""
+    return next(iter(sorted(run.glob("fold*/config.yaml"))), run / "config.yaml")
+
+
+def _archive_images(root: Path, predicted: Predicted, cache: Path) -> pd.DataFrame:
+    """The test images of the archive that was predicted.
+
+    Raises:
+        DataError: Another archive lies there now.
+    """
+    builder = instantiate(predicted.config["data"]["index"])
+    index: Index = open_index(builder, root, cache_root=cache)
+    if index_hash(index.table) != predicted.frame.attrs["index_hash"]:
+        raise DataError(
+            f"{root} holds another archive than the one that was predicted; name that one's "
+            "folder with data.root=DIR"
+        )
+    images = index.table[index.table["split"] == "test"].copy()
+    images.attrs["row_unit"] = index.info.row_unit
+    return images
+
+
+def _folder_images(root: Path, config: dict[str, Any]) -> pd.DataFrame:
+    """The images of a plain folder, named as `isic.index.unlabelled` names them."""
+    names, _ = image_names(root)
+    columns: dict[str, Any] = {"image_id": safe_ids(names), "image": names, "lesion_id": pd.NA}
+    table = pd.DataFrame(columns).astype("string")
+    views = config["data"].get("views")
+    return table.assign(view=views[0]) if views else table
