@@ -19,7 +19,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
-MODULES = ("startup", "metrics", "index", "loader", "originals", "overhead", "check")
+MODULES = (
+    "startup",
+    "metrics",
+    "index",
+    "loader",
+    "originals",
+    "overhead",
+    "check",
+    "features",
+    "stack",
+)
 FIELDS = ("name", "ours", "baseline", "ratio", "target", "ok")
 VERSIONS = ("torch", "pytorch-lightning", "timm", "numpy", "opencv-python-headless", "simplejpeg")
 

@@ -1,0 +1,107 @@
+"""Selection keeps what tells the classes apart, agrees with scikit-learn, and is a file."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from lightgbm import LGBMClassifier
+from sklearn.feature_selection import chi2 as sklearn_chi2
+from sklearn.feature_selection import f_classif, mutual_info_classif
+
+from isic.errors import DataError
+from isic.features.relevance import anova_f, chi2, mutual_information
+from isic.features.selection import (
+    NullImportance,
+    PermutationSelection,
+    Selection,
+    StatisticalSelection,
+)
+from isic.metrics.classification import roc_auc
+
+NAMES = ("noise0", "signal", "constant", "noise1", "weak", "empty", "noise2")
+small = partial(LGBMClassifier, n_estimators=15, num_leaves=7, n_jobs=1, verbosity=-1)
+gain = partial(small, importance_type="gain")
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    target = (rng.random(600) < 0.2).astype(np.int64)
+    values = rng.normal(size=(600, len(NAMES))).astype(np.float32)
+    values[:, 1] += 2 * target
+    values[:, 4] += 0.8 * target
+    values[:, 2], values[:, 5] = 3.0, np.nan
+    values[rng.random(600) < 0.1, 0] = np.nan
+    return values, target, np.repeat(np.arange(60), 10)
+
+
+def test_tests_agree_with_scikit_learn(data):
+    values, target, _ = data
+    for classes in (target, np.arange(600) % 3):
+        x = values[:, [1, 3, 4, 6]]
+        np.testing.assert_allclose(anova_f(x, classes), f_classif(x, classes)[0], rtol=1e-4)
+        low, high = x.min(axis=0), x.max(axis=0)
+        wanted = sklearn_chi2((x - low) / (high - low), classes)[0]
+        np.testing.assert_allclose(chi2(x, classes), wanted, rtol=1e-3)
+    near = mutual_info_classif(x, target, random_state=0)
+    ours = mutual_information(x, target)
+    assert np.argsort(-ours)[:2].tolist() == np.argsort(-near)[:2].tolist() == [0, 2]
+    assert ours[0] == pytest.approx(near[0], abs=0.06)
+
+
+def test_mutual_information_of_the_class_itself_is_its_entropy(data):
+    target = data[1]
+    share = np.bincount(target) / len(target)
+    itself = np.stack([target, -target, np.zeros(600)], axis=1).astype(np.float32)
+    entropy = -(share * np.log(share)).sum()
+    np.testing.assert_allclose(mutual_information(itself, target), [entropy, entropy, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        StatisticalSelection(keep=2),
+        PermutationSelection(small, roc_auc, least=0.005),
+        NullImportance(gain, shuffles=8, quantile=1.0),
+    ],
+    ids=lambda s: type(s).__name__,
+)
+def test_what_tells_the_classes_apart_is_kept(data, selector):
+    values, target, groups = data
+    before = values.copy()
+    found = selector.fit(values, NAMES, target, groups)
+    assert {"signal", "weak"} <= set(found.kept)
+    assert not {"constant", "empty"} & set(found.kept)
+    assert len(found.kept) <= 3
+    assert list(found.kept) == [n for n in NAMES if n in found.kept]
+    assert max(found.scores, key=lambda n: found.scores[n]) == "signal"
+    assert found == selector.fit(values, NAMES, target, groups)
+    np.testing.assert_array_equal(values, before)
+
+
+def test_shuffled_labels_keep_little(data):
+    values, target, groups = data
+    shuffled = np.random.default_rng(5).permutation(target)
+    try:
+        kept = PermutationSelection(small, roc_auc, least=0.02).fit(values, NAMES, shuffled, groups)
+    except DataError as nothing:
+        assert "tells the classes apart" in str(nothing)
+    else:
+        assert len(kept.kept) <= 1
+
+
+def test_the_kept_list_is_a_file(data, tmp_path):
+    values, target, _ = data
+    found = StatisticalSelection(keep=3).fit(values, NAMES, target)
+    path = found.write(tmp_path / "kept.json")
+    assert Selection.read(path) == found
+
+
+def test_bad_input_is_named(data):
+    values, target, _ = data
+    with pytest.raises(DataError, match="expected 600 rows and 2 names"):
+        StatisticalSelection().fit(values, NAMES[:2], target)
+    with pytest.raises(DataError, match="two classes"):
+        StatisticalSelection().fit(values, NAMES, np.zeros(600, np.int64))
+    with pytest.raises(DataError, match="none of 2 features"):
+        StatisticalSelection().fit(values[:, [2, 5]], ("constant", "empty"), target)
