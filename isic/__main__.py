@@ -10,8 +10,18 @@ VERBS = {
     "synth": ("isic.stages.archive:synth", "write a generated archive in an official layout"),
     "download": ("isic.stages.archive:download", "fetch images and metadata from the ISIC Archive"),
     "check": ("isic.stages.archive:check", "read an archive and list what is wrong with it"),
+    "stack": ("isic.stages.stack:stack", "fit boosters on features and image runs' scores"),
+    "pseudo": ("isic.stages.pseudo:pseudo", "turn confident predictions into training rows"),
     "runs": ("isic.stages.runs:runs", "print every run, best score first"),
+    "sync": ("isic.stages.sync:sync", "send to W&B what was kept offline"),
 }
+
+CLEAN = "isic.engine.clean:clean"  # reads checkpoints: the one use of `runs` that needs torch
+
+
+def flag_of_runs(word: str) -> str:
+    """`--clean` and `--clean=delete` as keys."""
+    return "clean=show" if word == "--clean" else re.sub(r"^--(?=clean=)", "", word)
 
 
 def verbatim(word: str) -> str:
@@ -40,8 +50,10 @@ def main() -> None:
         hint = f" Did you mean {near[0]}?" if near else ""
         sys.stderr.write(f"error: no verb {verb!r}; there are {', '.join(VERBS)}.{hint}\n")
         sys.exit(2)
-    sys.argv = [f"isic {verb}", *map(verbatim, sys.argv[2:])]
-    command(verb, VERBS[verb][0])
+    words = [flag_of_runs(w) if verb == "runs" else verbatim(w) for w in sys.argv[2:]]
+    sys.argv = [f"isic {verb}", *words]
+    cleans = verb == "runs" and any(w.startswith("clean=") for w in words)
+    command(verb, CLEAN if cleans else VERBS[verb][0])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,11 +39,12 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 @dataclass
 class Outcome:
-    """How one job of a multirun ended."""
+    """How one job of a multirun ended; `log` is the file of its output, where it has its own."""
 
     job: str
     exit_code: int
     message: str
+    log: str = ""
 
 
 def command(name: str, task: str) -> None:
@@ -56,17 +57,9 @@ def command(name: str, task: str) -> None:
     if not CONF.is_dir():
         _fail(f"no configs at {CONF}: the commands run from a clone (pip install -e .)", 2)
     full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of exiting with 1
-    # Spinning threads of torch and OpenCV slow each other down tenfold on a machine that is shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    finished = "the last finished epoch" if name == "train" else "what is finished"
-    signal.signal(signal.SIGTERM, partial(_terminate, finished))
-    for schema, node in SCHEMAS.items():
-        ConfigStore.instance().store(name=f"{schema}_schema", node=node)
-    outcomes: list[Outcome] = []
-    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
+    finished = leave_on_sigterm(name)
     try:
-        main(_job(task, outcomes, full_trace))()
+        outcomes = run(name, task)
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_composition_message(error, name), 2, error if full_trace else None)
     except KeyboardInterrupt:
@@ -77,6 +70,34 @@ def command(name: str, task: str) -> None:
         _print_table(outcomes)
         sys.exit(1 if any(o.exit_code for o in outcomes) else 0)
     sys.exit(outcomes[0].exit_code if outcomes else 0)
+
+
+def run(name: str, task: str) -> list[Outcome]:
+    """Compose what `sys.argv` says and run its jobs; what cannot be composed raises."""
+    full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of exiting with 1
+    # Spinning threads of torch and OpenCV slow each other down tenfold on a machine that is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for schema, node in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{schema}_schema", node=node)
+    outcomes: list[Outcome] = []
+    job = _job(task, outcomes, full_trace)
+    # what a launcher needs that starts the same task elsewhere
+    vars(job).update(command=(name, task), outcomes=outcomes, full_trace=full_trace)
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
+    return outcomes
+
+
+def outcome_of(name: str, task: str, overrides: Sequence[str]) -> Outcome:
+    """Run one job of another process's multirun in this one; never raises what a job may raise."""
+    sys.argv = [f"{name}.py", *overrides]
+    try:
+        return run(name, task)[0]
+    except Exception as error:
+        composition = isinstance(error, HydraException | OmegaConfBaseException)
+        message = _composition_message(error, name) if composition else _message(error)
+        _fail_job(message, None)
+        return Outcome(" ".join(overrides), exit_code(error), message.strip().splitlines()[-1])
 
 
 def _checked(arguments: list[str]) -> list[str]:
@@ -102,6 +123,13 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, OmegaConfBaseException | HydraException):
         return 2
     return error.exit_code if isinstance(error, IsicError) else 1
+
+
+def leave_on_sigterm(name: str) -> str:
+    """Exit with 143 on SIGTERM; returns what the same command goes on from."""
+    finished = "the last finished epoch" if name == "train" else "what is finished"
+    signal.signal(signal.SIGTERM, partial(_terminate, finished))
+    return finished
 
 
 def _terminate(finished: str, signum: int, frame: object) -> None:
@@ -219,11 +247,18 @@ def _flatten(node: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _print_table(outcomes: list[Outcome]) -> None:
-    width = max(len(o.job) for o in outcomes)
-    for o in outcomes:
+def _print_table(outcomes: Sequence[Outcome]) -> None:
+    """Job, state, message and log; words that all jobs share are left out of their names."""
+    words = [o.job.split() for o in outcomes]
+    shared = set.intersection(*map(set, words))
+    names = [" ".join(w for w in job if w not in shared) or " ".join(job) for job in words]
+    width = max(map(len, names))
+    for name, o in zip(names, outcomes, strict=True):
         state = "done" if o.exit_code == 0 else f"failed ({o.exit_code})"
-        sys.stdout.write(f"{o.job:<{width}}  {state:<10}  {o.message}\n")
+        sys.stdout.write(f"{name:<{width}}  {state:<10}  {o.message}  {o.log}".rstrip() + "\n")
 
 
-__all__ = ["CONF", "Outcome", "command", "exit_code", "known_keys"]
+__all__ = [
+    *("CONF", "Outcome", "command", "exit_code", "known_keys", "leave_on_sigterm", "outcome_of"),
+    "run",
+]

@@ -12,8 +12,8 @@ from pathlib import Path
 import yaml
 
 from isic.engine.fold import fit_fold
-from isic.engine.launch import die_with_parent
 from isic.errors import IsicError
+from isic.workers import die_with_parent
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ then train different hyper-parameters and nobody notices. Here every rank runs
 `python -m isic.engine CONFIG` under `torch.distributed.run`, and reads what was resolved once.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
-from isic.errors import IsicError
+from isic.errors import ConfigError, IsicError
 from isic.runs import write_text
+from isic.workers import die_with_parent
 
 RELAUNCHED = "ISIC_RELAUNCHED"
-PR_SET_PDEATHSIG = 1  # prctl(2): signal to get when the parent dies
 
 
 def rank() -> int:
@@ -29,8 +32,31 @@ def rank() -> int:
 
 
 def is_launched() -> bool:
-    """Whether torchrun or srun started this process, so that it is one of several already."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    """Whether torchrun or srun started this process, so that it is one of several already.
+
+    A script of sbatch has SLURM_NTASKS as well, though nobody started its other tasks yet.
+    """
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    return "TORCHELASTIC_RUN_ID" in os.environ or tasks > 1
+
+
+def environment() -> ClusterEnvironment:
+    """Who started the ranks, in Lightning's words; its own guess takes salloc for srun.
+
+    A requeue is the launcher's: two that requeue would put a job into the queue twice.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if is_launched() else LightningEnvironment()
+
+
+def check_nodes(num_nodes: int) -> None:
+    """Refuse several nodes where nothing starts ranks on them: the first would wait for ever."""
+    if num_nodes > 1 and not is_launched():
+        raise ConfigError(
+            f"trainer.num_nodes={num_nodes}: this process was started alone. Add -m "
+            "hydra/launcher=slurm, or start it on each node with srun or torchrun."
+        )
 
 
 def is_relaunched() -> bool:
@@ -71,8 +97,3 @@ def relaunch(config: Mapping[str, Any], folder: Path, *, n_devices: int) -> None
         raise
     if code:
         raise IsicError(f"one of {n_devices} processes failed (exit code {code}); see above")
-
-
-def die_with_parent() -> None:
-    """This process gets SIGTERM when the one that started it dies, even by SIGKILL."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

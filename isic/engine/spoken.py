@@ -1,6 +1,7 @@
 """What a run says: its first lines, its score line, its entry on a dashboard."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from isic import dashboard
+from isic.dashboard.send import kept
 from isic.data import LesionDataModule
 from isic.images.decode import decode, fit
 from isic.images.packfile import OK
@@ -46,6 +49,9 @@ def announce(
     if data.encoder:
         sizes = len(data.encoder.columns), len(data.encoder.names)
         log.info("known   %s: %d columns, %d features", ", ".join(data.metadata), *sizes)
+    for head in data.heads:
+        kind = f"{len(head.classes)} classes" if head.classes else "a number"
+        log.info("learnt  %s beside the label: %s", head.name, kind)
     log.info(
         "model   %s, %s, pretrained=%s, %d px",
         config["model"].get("backbone", type(classifier.network).__name__),
@@ -66,22 +72,12 @@ def result_line(result: Mapping[str, Any]) -> str:
 
 
 def log_result(loggers: Sequence[Any], folder: RunFolder, result: Mapping[str, Any]) -> None:
-    """Score, resources and curves to W&B, where it is on. The curves show no patient."""
+    """Score, resources, curves and predictions to W&B, where it is on."""
     from pytorch_lightning.loggers import WandbLogger
 
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            import wandb
-
-            for name, value in result["metrics"].items():
-                bounds = {"": "value", "_low": "low", "_high": "high"}
-                logger.experiment.summary.update(
-                    {f"oof/{name}{suffix}": value[key] for suffix, key in bounds.items()}
-                )
-            keys = ("seconds", "images_per_second", "peak_memory_mb", "interval_over")
-            logger.experiment.summary.update({key: result[key] for key in keys})
-            images = sorted((folder.path / "curves").glob("*.png"))
-            logger.experiment.log({f"curves/{p.stem}": wandb.Image(str(p)) for p in images})
+            dashboard.log_result(logger.experiment, folder.path, result)
 
 
 def log_mistakes(loggers: Sequence[Any], rows: Rows, frame: pd.DataFrame, n: int = 16) -> None:
@@ -117,7 +113,6 @@ def _thumbnail(rows: Rows, row: int, side: int = 128) -> NDArray[np.uint8]:
 
 
 def say_how_to_sync(folder: RunFolder) -> None:
-    """The command that sends what W&B kept on this disk."""
-    kept = sorted((folder.path / "wandb").glob("offline-run-*"))
-    if kept:
-        log.info("W&B is offline; send this run: wandb sync %s", " ".join(map(str, kept)))
+    """The command that sends what W&B kept on this disk and no process sends already."""
+    if kept(folder.path) and os.environ.get("WANDB_MODE") != "online":
+        log.info("W&B is offline; python -m isic sync sends its runs")

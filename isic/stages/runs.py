@@ -21,7 +21,7 @@ def runs(cfg: DictConfig) -> None:
     """Print every run, best score first; a run whose folds are all done is put together first."""
     root = Path(cfg.paths.runs)
     rows = []
-    for folder in sorted(p for p in root.glob("*") if list(p.glob("fold*/config.yaml"))):
+    for folder in sorted(p for p in root.glob("*") if _configs(p)):
         try:
             rows.append(_row(folder))
         except (IsicError, OSError, ValueError, KeyError, TypeError) as error:
@@ -35,18 +35,19 @@ def runs(cfg: DictConfig) -> None:
 
 def _row(folder: Path) -> dict[str, Any]:
     """One line of the table of runs."""
-    folds = sorted(folder.glob("fold*/config.yaml"))
+    folds = _configs(folder)
     config = yaml.safe_load(folds[0].read_text())
     score = _score(folder, config)
-    done = [p.parent for p in folds if (p.parent / "score.json").exists()]
-    row = {
+    done = len([p for p in folds if (p.parent / "score.json").exists()])
+    stacked = folds[0].parent == folder  # all folds of a stack are fitted at once
+    row: dict[str, Any] = {
         "run": folder.name,
         "score": "unfinished",
         "sort": float("-inf"),
         "minutes": "",
         "GB": "",
-        "folds": f"{len(done)}/{config['n_folds']}",
-        "seeds": config["seed"],
+        "folds": f"{done * config['n_folds'] if stacked else done}/{config['n_folds']}",
+        "seeds": f"{config['seed']}+{config['n_seeds']}" if stacked else config["seed"],
     }
     if score is None:
         return row
@@ -56,11 +57,22 @@ def _row(folder: Path) -> dict[str, Any]:
         one = "" if "folds" in score else ", one fold"
         bounds = f"[{value['low']:.4f}, {value['high']:.4f}]"
         row["score"] = f"{name} {value['value']:.4f} {bounds}{one}"
+        if score.get("warnings"):
+            row["score"] += f", {len(score['warnings'])} warning(s): score.json"
     else:
         row["score"] = "not scored"
     row["minutes"] = f"{score['seconds'] / 60:.1f}"
     row["GB"] = f"{score['peak_memory_mb'] / 1024:.1f}"
     return row
+
+
+def _configs(folder: Path) -> list[Path]:
+    """The `config.yaml` of each fold of a run, or the one of a stack; none for another folder."""
+    folds = sorted(folder.glob("fold*/config.yaml"))
+    own = folder / "config.yaml"
+    if folds or not own.exists():
+        return folds
+    return [own] if "stacker" in (yaml.safe_load(own.read_text()) or {}) else []
 
 
 def _score(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,0 +1,213 @@
+"""`predict.py stack=runs/S`: image models -> features -> stackers, of one test set in one command.
+
+What a code competition's hidden test asks: decode, every image run of the stack, the features of
+the metadata, the stackers, the submission; nothing is fetched. Images stream; tables are in memory.
+Unit: row = test sample. Whatever is not there is said before the first image is decoded.
+Trap: within-patient features, ranks of `combine=rank_mean` and the patient's mean score are made of
+the rows that are given together: predict a test set as a whole.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hydra.utils import instantiate
+
+from isic.engine.build import quiet
+from isic.engine.inference import data_of, find_checkpoints, predict_checkpoint
+from isic.engine.results import write_results
+from isic.errors import ConfigError, DataError
+from isic.features.family import Family
+from isic.features.image_scores import with_scores
+from isic.index.schema import Index, sample_rows
+from isic.predictions import ensemble
+from isic.predictions.fitted import Fitted
+from isic.predictions.table import prob_columns
+from isic.prepare import open_index
+from isic.stack.feature_inputs import applied_inputs
+from isic.stack.manifest import MANIFEST, Stack, open_stack
+from isic.training.checkpoint import read
+
+log = logging.getLogger(__name__)
+
+PLAIN = {"split": "test", "combine": "mean", "images": None}
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A stack and what it stands on: checkpoints of its image runs, stacks among its runs."""
+
+    stack: Stack
+    checkpoints: Mapping[str, list[Path]]
+    stacks: Mapping[str, "Parts"]
+
+    def all_checkpoints(self) -> list[Path]:
+        """Of this stack and those below it."""
+        below = [path for part in self.stacks.values() for path in part.all_checkpoints()]
+        return [path for paths in self.checkpoints.values() for path in paths] + below
+
+
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """The rows to predict."""
+
+    index: Index
+    root: Path
+
+
+def predict_stack(config: Mapping[str, Any]) -> str:
+    """Predict the test rows with a stack; returns the folder of the results.
+
+    Raises:
+        ConfigError: An option that only image models have.
+        DataError, CheckpointError: A stack, run or checkpoint that is not there or not finished.
+    """
+    for key, only in PLAIN.items():
+        if config[key] != only:
+            raise ConfigError(f"{key}: with stack= expected {only}, got {config[key]!r}")
+    if config["ckpt"] != "???":
+        raise ConfigError("ckpt: a stack names its image runs itself; give stack= or ckpt=")
+    quiet()
+    runs = Path(config["paths"]["runs"])
+    parts = open_parts(find_stack(str(config["stack"]), runs=runs), trust=config["trust"])
+    fitted = _fitted(parts.stack, config)
+    about = parts.stack.about
+    archive = open_archive(parts.stack, config)
+    frame = predict_parts(parts, archive, config)
+    record = {
+        "config": {"name": about["name"], "metrics": about["metrics"]},
+        "split_hash": about["split_hash"],
+        "index_hash": about["index_hash"],
+    }
+    return write_results(frame, archive, record, config, parts.all_checkpoints(), fitted)
+
+
+def find_stack(given: str, *, runs: Path) -> Path:
+    """The folder of a stack: a path, or a name under `runs`."""
+    for folder in (Path(given), runs / given):
+        if (folder / MANIFEST).is_file():
+            return folder.resolve()
+    raise DataError(
+        f"stack: expected a folder with {MANIFEST}, got {given!r} (also looked under "
+        f"{runs.resolve()}); make one with python -m isic stack"
+    )
+
+
+def open_parts(folder: Path, *, trust: bool = False) -> Parts:
+    """Open a stack and find everything below it, beside it in the runs root.
+
+    Raises:
+        DataError: A run that is gone. CheckpointError: One that is not finished.
+    """
+    stack = open_stack(folder)
+    if not trust:
+        refuse_foreign(stack)
+    checkpoints: dict[str, list[Path]] = {}
+    stacks: dict[str, Parts] = {}
+    for entry in stack.about["runs"]:
+        run = folder.parent / entry["run"]
+        if not run.is_dir():
+            raise DataError(
+                f"{folder} was fitted on run {entry['run']}, which is not at {run}; put it there, "
+                "with its checkpoints"
+            )
+        if (run / MANIFEST).is_file():
+            stacks[entry["run"]] = open_parts(run, trust=trust)
+            continue
+        checkpoints[entry["run"]] = find_checkpoints(str(run))
+        if absent := [p for p in checkpoints[entry["run"]] if not p.is_file()]:
+            raise DataError(f"checkpoints of run {entry['run']} are gone: {absent[0]}")
+    return Parts(stack, checkpoints, stacks)
+
+
+def refuse_foreign(stack: Stack) -> None:
+    """Raise ConfigError where a manifest names classes of another package."""
+    nodes = {**stack.about["families"], "data.index": stack.about["data"]["index"]}
+    for key, node in nodes.items():
+        if not str(node["_target_"]).startswith(("isic.features.", "isic.index.")):
+            raise ConfigError(
+                f"{stack.folder}: {key} is {node['_target_']}, not of this package; look at it, "
+                "then give trust=true"
+            )
+
+
+def open_archive(stack: Stack, config: Mapping[str, Any]) -> Archive:
+    """The archive that the stack was fitted on, or another download of it at `data.root`."""
+    data = stack.about["data"]
+    root = Path(config["data"]["root"] or data["root"])
+    cache = Path(config["paths"]["cache"]).resolve()
+    index = open_index(instantiate(data["index"]), root, cache_root=cache)
+    if tuple(index.info.classes) != tuple(stack.about["classes"]):
+        raise DataError(
+            f"{stack.folder} has the classes {', '.join(stack.about['classes'])}, the archive at "
+            f"{root} {', '.join(index.info.classes)}"
+        )
+    if not (index.table["split"] == "test").any():
+        raise DataError(f"{root.resolve()} has no test rows to predict")
+    return Archive(index, root)
+
+
+def predict_parts(parts: Parts, archive: Archive, config: Mapping[str, Any]) -> pd.DataFrame:
+    """The predictions table of a stack, its runs first."""
+    stack = parts.stack
+    samples = sample_rows(archive.index)
+    rows = samples[samples["split"] == "test"].reset_index(drop=True)
+    tables = {}
+    for entry in stack.about["runs"]:
+        name = entry["run"]
+        if name in parts.stacks:
+            tables[name] = predict_parts(parts.stacks[name], archive, config)
+        else:
+            tables[name] = _image_run(parts.checkpoints[name], stack, config)
+    if tables:
+        rows = with_scores(rows, tables)
+    families: dict[str, Family] = {
+        key: instantiate(node, _convert_="all") for key, node in stack.about["families"].items()
+    }
+    inputs = applied_inputs(
+        families, rows, stack.states, stack.about["columns"], info=archive.index.info
+    )
+    log.info("stack   %s, %d models, %d rows", stack.folder.name, len(stack.models), len(rows))
+    probs = stack.predict(inputs, n_jobs=len(os.sched_getaffinity(0)))
+    frame = rows[["image_id", "lesion_id", "split"]].copy()
+    frame["fold"], frame["status"] = -2, "ok"
+    frame[prob_columns(stack.about["classes"])] = np.clip(probs, 0.0, 1.0)
+    return frame
+
+
+def _image_run(checkpoints: list[Path], stack: Stack, config: Mapping[str, Any]) -> pd.DataFrame:
+    """Mean of an image run's folds on the test rows."""
+    frames = []
+    for path in checkpoints:
+        log.info("predicting with %s", path)
+        record = read(path)["isic"]
+        if record["split_hash"] != stack.about["split_hash"]:
+            raise DataError(
+                f"{path} was trained on split {record['split_hash']}, {stack.folder} was fitted on "
+                f"{stack.about['split_hash']}: the run was trained anew; fit the stack again"
+            )
+        given = {**config, "data": {**config["data"], "root": _root(stack, config)}}
+        frames.append(predict_checkpoint(path, data_of(record, given), record, given))
+    return ensemble(frames) if len(frames) > 1 else frames[0]
+
+
+def _root(stack: Stack, config: Mapping[str, Any]) -> str:
+    """Where the archive lies, the same for every run."""
+    return str(config["data"]["root"] or stack.about["data"]["root"])
+
+
+def _fitted(stack: Stack, config: Mapping[str, Any]) -> Fitted | None:
+    """What was fitted on the stack's out-of-fold rows; None where nothing asks for it."""
+    asked = [k for k in ("calibrate", "decide", "unknown") if config[k] != "none"]
+    if not asked:
+        return None
+    if stack.about["combine"] != "mean":
+        raise ConfigError(
+            f"{asked[0]}={config[asked[0]]}: {stack.folder.name} gives ranks, no probabilities"
+        )
+    return Fitted.read(stack.folder)

@@ -1,0 +1,175 @@
+"""Where a study is kept, and the lock under which workers take its trials.
+
+| storage | for | lock | signs of life |
+|---|---|---|---|
+| `sqlite:///FILE` | one machine, the default | a lock file beside it | Optuna's heartbeat |
+| `journal:FILE` | a shared file system | Optuna's own journal lock | files beside the journal |
+| `postgresql://...` | any number of machines | an advisory lock of the database | the heartbeat |
+
+SQLite locks are unreliable on network file systems: use a journal there.
+"""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+from isic.errors import ConfigError
+from isic.search.options import SearchOptions
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 20  # seconds that a worker waits for another's write to SQLite
+REACH = 5  # seconds to a server's first answer
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open storage.
+
+    shown: Its address without a password.
+    lock: Enters what one worker at a time may do.
+    stamps: Folder of the workers' signs of life; None where the database keeps them.
+    """
+
+    storage: optuna.storages.BaseStorage
+    shown: str
+    lock: Callable[[], AbstractContextManager[Any]]
+    stamps: Path | None = None
+
+    def close(self) -> None:
+        """Leave no connection to a process that is forked from this one."""
+        if isinstance(self.storage, RDBStorage):
+            self.storage.remove_session()
+            self.storage.engine.dispose()
+
+
+def open_store(search: SearchOptions, *, lost: Callable[..., None]) -> Store:
+    """Open the storage of a study, or say why it cannot be had.
+
+    lost: Called with study and trial for each trial that the heartbeat gave up.
+
+    Raises:
+        ConfigError: An address of another kind, no answer, no permission, a lock that stays.
+    """
+    url = search.storage or f"sqlite:///{search.folder / 'study.db'}"
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for text in (".*heartbeat.*", ".*Heartbeat.*", ".*JournalStorage.*", ".*is experimental.*"):
+        warnings.filterwarnings("ignore", text)
+    if url.startswith("journal:"):
+        return _journal(Path(url.removeprefix("journal:")).absolute())
+    if url.startswith("sqlite:///"):
+        return _sqlite(url, search, lost)
+    if url.startswith(("postgresql://", "postgresql+psycopg://")):
+        return _postgresql(url, search, lost)
+    raise ConfigError(
+        f"storage: expected sqlite:///FILE, journal:FILE or postgresql://USER@HOST/DATABASE, "
+        f"got {url.partition('@')[2] or url}"
+    )
+
+
+def _journal(path: Path) -> Store:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend = JournalFileBackend(str(path), lock_obj=JournalFileSymlinkLock(str(path)))
+        storage = JournalStorage(backend)
+        stamps = path.with_name(f"{path.name}.workers")
+        stamps.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"storage: {path}: {error.strerror}") from None
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"storage: {path} is no journal of Optuna: {error}") from None
+    return Store(storage, f"journal:{path}", partial(_claiming, f"{path}.claim"), stamps)
+
+
+@contextmanager
+def _claiming(path: str) -> Iterator[None]:
+    """Optuna's own lock of a journal: one that a killed holder left is broken after 30 s."""
+    lock = JournalFileSymlinkLock(path)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sqlite(url: str, search: SearchOptions, lost: Callable[..., None]) -> Store:
+    import sqlite3
+
+    from filelock import FileLock
+
+    path = Path(url.removeprefix("sqlite:///")).absolute()
+    if not search.storage:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        connection = sqlite3.connect(path, timeout=REACH)
+        connection.execute("BEGIN IMMEDIATE")  # fails where another program holds the file
+        connection.rollback()
+        connection.close()
+    except sqlite3.Error as error:
+        locked = "locked" in str(error)
+        hint = "end the program that holds it" if locked else "its folder must exist, be writable"
+        raise ConfigError(f"storage: {path}: {error}; {hint}, or give another storage=") from None
+    waits = {"connect_args": {"timeout": PATIENCE}}
+    with FileLock(f"{path}.lock"):  # two processes would race to make the tables
+        storage = _tables(f"sqlite:///{path}", f"sqlite:///{path}", waits, search, lost)
+    return Store(storage, f"sqlite:///{path}", lambda: FileLock(f"{path}.lock"))
+
+
+def _postgresql(url: str, search: SearchOptions, lost: Callable[..., None]) -> Store:
+    from sqlalchemy.engine import make_url
+
+    try:
+        import psycopg
+    except ImportError:
+        raise ConfigError("storage: PostgreSQL needs `pip install 'isic[cluster]'`") from None
+    address = make_url(url).set(drivername="postgresql+psycopg")
+    shown = address.render_as_string(hide_password=True).replace("+psycopg", "")
+    plain = address.set(drivername="postgresql").render_as_string(hide_password=False)
+    key = int.from_bytes(hashlib.sha256(search.name.encode()).digest()[:7], "big")
+
+    @contextmanager
+    def lock(key: int = key) -> Iterator[None]:
+        # of a connection: the database frees it when the holder dies
+        with psycopg.connect(plain, connect_timeout=REACH, autocommit=True) as connection:
+            connection.execute("SELECT pg_advisory_lock(%s)", (key,))
+            yield
+
+    try:
+        with lock(0):  # two processes would race to make the tables
+            waits = {"connect_args": {"connect_timeout": REACH}}
+            storage = _tables(
+                address.render_as_string(hide_password=False), shown, waits, search, lost
+            )
+    except psycopg.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"storage: {shown} cannot be reached: {reason}") from None
+    return Store(storage, shown, lock)
+
+
+def _tables(
+    url: str, shown: str, engine: dict[str, Any], search: SearchOptions, lost: Callable[..., None]
+) -> RDBStorage:
+    """Optuna's tables in a database, with its heartbeat."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return RDBStorage(
+            url,
+            engine_kwargs=engine,
+            heartbeat_interval=max(1, round(search.heartbeat)),
+            grace_period=max(2, round(search.grace)),
+            heartbeat_stale_trial_callback=lost,
+        )
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ConfigError(f"storage: {shown} holds no study of Optuna: {reason}") from None

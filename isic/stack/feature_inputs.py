@@ -1,0 +1,161 @@
+"""Feature families over the rows of a stack -> what each fold's fits see.
+
+Families that do not learn are made once for all rows; those that learn are fitted on the training
+rows of each fold alone, and so is a selection. Unit: row = sample, train and test rows in one
+table, because a patient's context is made of all of its rows.
+Trap: a column that only train rows have would be empty when the stack is applied; it is refused.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from isic.errors import DataError, first_five
+from isic.features.family import Family, State
+from isic.features.selection import Selection
+from isic.features.table import (
+    FeatureTable,
+    check_columns,
+    fit_features,
+    join_features,
+    make_features,
+    split_families,
+)
+from isic.index.schema import DatasetInfo
+from isic.stack.inputs import Fold, FoldInputs, Samples
+
+log = logging.getLogger(__name__)
+
+Ints = npt.NDArray[np.int64]
+Matrix = npt.NDArray[np.float32]
+States = Mapping[str, State]
+
+
+class Selector(Protocol):
+    """A node of conf/selection."""
+
+    def fit(
+        self,
+        values: Matrix,
+        names: Sequence[str],
+        target: Ints,
+        groups: npt.NDArray[Any] | None = None,
+    ) -> Selection:
+        """What training rows say is worth keeping."""
+        ...
+
+
+def fold_inputs(
+    families: Mapping[str, Family],
+    rows: pd.DataFrame,
+    samples: Samples,
+    folds: Iterable[Fold],
+    *,
+    info: DatasetInfo,
+    cache_root: Path | None = None,
+    selector: Selector | None = None,
+) -> tuple[dict[Fold, FoldInputs], dict[Fold, States]]:
+    """Features of all rows for each fold, and what the families that learn took from it.
+
+    rows: Train and test samples with `score_*` columns, in the order of `samples`.
+    selector: Fitted on each fold's training rows; None keeps every column.
+
+    Raises:
+        DataError: A train-only column, one the table lacks or test rows have nothing in, a name
+            that two families share.
+    """
+    check_columns(families, rows, info)
+    refuse_empty_in_test(families, rows)
+    fixed, learned = split_families(families)
+    shared = _made(fixed, rows, {}, info, cache_root)
+    inputs: dict[Fold, FoldInputs] = {}
+    states: dict[Fold, States] = {}
+    for fold in folds:
+        training = samples.training(fold)
+        states[fold] = fit_features(learned, rows.iloc[training], info=info) if learned else {}
+        own = _made(learned, rows, states[fold], info, None)
+        inputs[fold] = laid_out([t for t in (shared, own) if t is not None])
+        if selector is not None:
+            source, group = inputs[fold], samples.table["group"].to_numpy()[training]
+            chosen = selector.fit(
+                source.take(training), source.names, samples.target[training], group
+            )
+            inputs[fold] = keep(source, chosen.kept)
+    return inputs, states
+
+
+def applied_inputs(
+    families: Mapping[str, Family],
+    rows: pd.DataFrame,
+    states: Mapping[Fold, States],
+    columns: Mapping[str, Sequence[str]],
+    *,
+    info: DatasetInfo,
+) -> dict[Fold, FoldInputs]:
+    """Features of new rows for each fold of a saved stack.
+
+    columns: Fold -> names that its models were fitted on.
+
+    Raises:
+        DataError: As `fold_inputs`; a feature that these rows do not give.
+    """
+    fixed, learned = split_families(families)
+    shared = _made(fixed, rows, {}, info, None)
+    inputs: dict[Fold, FoldInputs] = {}
+    for fold, state in states.items():
+        own = _made(learned, rows, state, info, None)
+        source = laid_out([t for t in (shared, own) if t is not None])
+        inputs[fold] = keep(source, columns[str(fold)])
+    return inputs
+
+
+def laid_out(tables: Sequence[FeatureTable]) -> FoldInputs:
+    """Tables of the same rows side by side, sharing their memory."""
+    join_features([FeatureTable(t.ids[:0], t.names, t.values[:0]) for t in tables])  # the names
+    names = tuple(name for table in tables for name in table.names)
+    return FoldInputs(tuple(table.values for table in tables), names)
+
+
+def keep(source: FoldInputs, names: Sequence[str]) -> FoldInputs:
+    """Only some columns, in the order of the source. Raises DataError for one it has not."""
+    if absent := sorted(set(names) - set(source.names)):
+        raise DataError(f"the rows lack the features {first_five(absent)} of this stack")
+    if tuple(names) == source.names:
+        return source
+    kept = [i for i, name in enumerate(source.names) if name in set(names)]
+    return FoldInputs(source.parts, source.names, np.asarray(kept, dtype=np.int64))
+
+
+def refuse_empty_in_test(families: Mapping[str, Family], rows: pd.DataFrame) -> None:
+    """Raise DataError for a column that some train rows have and no test row has."""
+    test = (rows["split"] == "test").to_numpy()
+    if not test.any():
+        return
+    needed = {c for f in families.values() for c in f.needs(list(rows.columns)) if c in rows}
+    empty = [
+        c for c in sorted(needed) if rows[c][~test].notna().any() and rows[c][test].isna().all()
+    ]
+    if empty:
+        raise DataError(
+            f"no test row has a value in {first_five(empty)}, which features are made of: the "
+            "stack would learn from what it will not see. Bring the whole test metadata, or choose "
+            "other families with features=[...]"
+        )
+
+
+def _made(
+    families: Mapping[str, Family],
+    rows: pd.DataFrame,
+    states: Mapping[str, Any],
+    info: DatasetInfo,
+    cache_root: Path | None,
+) -> FeatureTable | None:
+    """The features of some families, None where there are no families."""
+    if not families:
+        return None
+    return make_features(families, rows, states, info=info, cache_root=cache_root)

@@ -1,0 +1,212 @@
+"""`python -m isic stack`: image runs and metadata -> stacked predictions, score, kept models.
+
+A stack is a run: `runs/<name>/` with config, predictions, submission and score, in the schema of
+the image runs, so that stacks stack. The same command again prints its score.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from isic.errors import ConfigError
+from isic.features.family import Family
+from isic.index.schema import Index, archive_hash
+from isic.metrics import Metric
+from isic.predictions import read_score, score_line
+from isic.prepare import open_index
+from isic.runs import differing, run_name, waiting_lock, write_text
+from isic.signatures import check_signatures
+from isic.split.making import make_split
+from isic.split.options import Split
+from isic.stack import Plan, Resample
+from isic.stack.combine import chosen_method
+from isic.stack.scores import ImageRuns, read_runs
+from isic.stack.stackers import require_package
+from isic.stages.stack_fit import fit_and_write
+from isic.stages.stack_rows import Request
+
+log = logging.getLogger(__name__)
+
+CHECKED = ("metrics", "features", "selection", "stacker", "split")
+DATA = ("index", "root", "extra", "fraction")  # what of conf/data a stack depends on
+
+
+def stack(cfg: DictConfig) -> str:
+    """Fit, score and write one stack; returns its score line."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return fit_stack(config, data=HydraConfig.get().runtime.choices["data"])
+
+
+def fit_stack(config: dict[str, Any], *, data: str | None = None) -> str:
+    """The stack of a plain config; `data` begins the name, None: the config has one already."""
+    config["data"] = {key: config["data"][key] for key in DATA}
+    _check(config)
+    places = {key: Path(config["paths"][key]).resolve() for key in ("runs", "cache")}
+    index, split = _opened(config, places)
+    runs = read_runs(
+        config["runs"], index=index, split=split, runs_root=places["runs"],
+        on_leak=config["on_leak"],
+    )  # fmt: skip
+    config |= {"runs": list(runs.folders), "refit": config["fold"] == "all"}
+    content = {
+        "archive": archive_hash(index),
+        "split_hash": split.hash,
+        "n_folds": split.n_folds,
+        "inputs": runs.hashes,
+    }
+    if data is not None:
+        config["name"] = run_name(config, data=data, model="stack", content=str(content))
+    folder = places["runs"] / config["name"]
+    with waiting_lock(folder / ".lock", f"fitting {folder}"):
+        claim(folder, {**config, **content}, overwrite=config["overwrite"])
+        if (folder / "score.json").exists():
+            when = time.localtime((folder / "score.json").stat().st_mtime)
+            log.info(
+                "finished on %s; overwrite=true fits it again",
+                time.strftime("%Y-%m-%d %H:%M", when),
+            )
+        else:
+            fit_and_write(_request(config, index, split, runs, folder, places["cache"]))
+    line = f"{config['name']}: {score_line(read_score(folder / 'score.json'))}"
+    log.info(line)
+    return line
+
+
+def claim(folder: Path, entry: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Write `config.yaml`, or refuse a name that holds another experiment.
+
+    A stack that was given up before its score holds nothing that is worth keeping.
+
+    Raises:
+        ConfigError: An image run, or a finished stack of another config; names what differs.
+    """
+    file = folder / "config.yaml"
+    if list(folder.glob("fold*")):
+        raise ConfigError(f"{folder} holds an image run; give the stack another name=...")
+    stored = yaml.safe_load(file.read_text()) if file.exists() else None
+    changed = differing(stored, entry) if stored else []
+    if changed and (folder / "score.json").exists() and not overwrite:
+        raise ConfigError(
+            f"{folder} holds another stack: {'; '.join(changed)}. Give another name=..., or throw "
+            "that one away: overwrite=true."
+        )
+    if overwrite or changed:
+        (folder / "score.json").unlink(missing_ok=True)  # a killed overwrite is not finished
+        for child in folder.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
+            elif child.name != ".lock":
+                child.unlink()
+    write_text(file, yaml.safe_dump(dict(entry), sort_keys=False))
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """Refuse, before data is read, what would only show later."""
+    for name, node in (config["stacker"] or {}).items():
+        require_package(name, node["_target_"])
+    for key in CHECKED:
+        check_signatures(config[key], key)
+    if not config["stacker"]:
+        raise ConfigError("stacker: expected one or several, as stacker=[lightgbm], got none")
+    if not config["features"]:
+        raise ConfigError("features: expected one family or more, as features=[image_scores]")
+    if config["fold"] not in (None, "all"):
+        raise ConfigError(
+            f"fold: a stack is made of all folds at once; expected null or all, got "
+            f"{config['fold']!r}"
+        )
+    if config["on_leak"] not in ("error", "warn"):
+        raise ConfigError(f"on_leak: expected error or warn, got {config['on_leak']!r}")
+    for key, least in (("n_seeds", 1), ("n_jobs", 1), ("early_stopping", 1), ("noise", 0)):
+        if config[key] is not None and config[key] < least:
+            raise ConfigError(f"{key}: expected {least} or more, got {config[key]}")
+    _method(config)
+    Resample(**config["resample"])
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    """How models are combined."""
+    functions = config["metrics"]["functions"].values()
+    return chosen_method(config["combine"], [f["_target_"].rpartition(".")[2] for f in functions])
+
+
+def _opened(config: Mapping[str, Any], places: Mapping[str, Path]) -> tuple[Index, Split]:
+    """The archive and its folds."""
+    data, cache = config["data"], places["cache"]
+    index = open_index(
+        instantiate(data["index"]), data["root"], cache_root=cache, extra=data["extra"]
+    )
+    split = make_split(
+        index,
+        instantiate(config["split"]),
+        runs_root=places["runs"],
+        cache_root=cache,
+        fraction=data["fraction"],
+    )
+    return index, split
+
+
+def _request(
+    config: dict[str, Any],
+    index: Index,
+    split: Split,
+    runs: ImageRuns,
+    folder: Path,
+    cache_root: Path,
+) -> Request:
+    """What is fitted, as objects."""
+    nodes = usable_families(config["features"], with_runs=bool(runs.folders))
+    metrics: dict[str, Metric] = instantiate(config["metrics"]["functions"])
+    plan = Plan(
+        seeds=tuple(range(config["seed"], config["seed"] + config["n_seeds"])),
+        resample=Resample(**config["resample"]),
+        noise=config["noise"],
+        combine=_method(config),
+        early_stopping=config["early_stopping"],
+        n_jobs=config["n_jobs"] or len(os.sched_getaffinity(0)),
+    )
+    return Request(
+        config=config,
+        index=index,
+        split=split,
+        runs=runs,
+        families=families_of(nodes),
+        nodes=nodes,
+        makers={name: instantiate(node) for name, node in config["stacker"].items()},
+        selector=instantiate(config["selection"]) if config["selection"] else None,
+        metrics=metrics,
+        plan=plan,
+        folder=folder,
+        cache_root=cache_root,
+    )
+
+
+def families_of(nodes: Mapping[str, Any]) -> dict[str, Family]:
+    """Feature families of plain config nodes."""
+    return {key: instantiate(node, _convert_="all") for key, node in nodes.items()}
+
+
+def usable_families(nodes: Mapping[str, Any], *, with_runs: bool) -> dict[str, Any]:
+    """The families that there is something for: those of image scores need runs.
+
+    Raises:
+        ConfigError: None is left.
+    """
+    if with_runs:
+        return dict(nodes)
+    of_scores = [k for k, n in nodes.items() if any("score_" in c for c in n.get("columns") or ())]
+    left = {k: n for k, n in nodes.items() if k not in of_scores}
+    if not left:
+        raise ConfigError(f"features: {', '.join(of_scores)} need image runs: give runs=[NAME]")
+    if of_scores:
+        log.info("no runs were given: without %s", ", ".join(of_scores))
+    return left

@@ -1,0 +1,221 @@
+"""Fit a stack whose parts are there, and write all that it is: predictions, score, models.
+
+| file | holds |
+|---|---|
+| `oof.parquet`, `test.parquet`, `submission.csv` | as of an image run |
+| `score.json`, `curves/` | scores with intervals, of each seed alone, by hospital where asked |
+| `importance.csv`, `importance.png` | gain and mean SHAP of each feature |
+| `kept.txt` | the features used, and in how many folds |
+| `stack.json`, `models/` | what `predict.py stack=` applies (`isic.stack.manifest`) |
+"""
+
+import logging
+import resource
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from isic.assemble import (
+    calibration,
+    decided_scores,
+    score_predictions,
+    submit,
+    with_targets,
+)
+from isic.dashboard import publish
+from isic.index.schema import index_hash
+from isic.predictions import read_predictions, score, write_predictions, write_score
+from isic.predictions.fitted import fit_to
+from isic.report.importance import write_importance
+from isic.runs import write_text
+from isic.stack import CrossFit, Plan, cross_fit
+from isic.stack.feature_inputs import States, fold_inputs
+from isic.stack.importance import importance_table
+from isic.stack.inputs import Fold, FoldInputs, Samples
+from isic.stack.manifest import save_stack
+from isic.stages.stack_hospitals import hospital_scores
+from isic.stages.stack_rows import Request, predictions, stack_rows, with_score_columns
+
+log = logging.getLogger(__name__)
+
+EXPLAINED = 500  # held-out rows a model, alike of each class, that SHAP values are averaged over
+
+
+def fit_and_write(request: Request) -> None:
+    """Everything of a stack; the score comes last."""
+    started = time.perf_counter()
+    rows, samples = stack_rows(request)
+    refit = bool(request.config["refit"])
+    folds: list[Fold] = [*samples.folds, *(["all"] if refit else [])]
+    inputs, states = fold_inputs(
+        request.families, rows, samples, folds, info=request.index.info,
+        cache_root=request.cache_root, selector=request.selector,
+    )  # fmt: skip
+    plan = with_score_columns(request.plan, inputs[folds[0]].names, rows)
+    _announce(request, samples, inputs[folds[0]], plan, started)
+    test_rows = np.flatnonzero((rows["split"] == "test").to_numpy())
+    result = cross_fit(samples, inputs, request.makers, plan, test_rows=test_rows, refit=refit)
+    _write_predictions(request, rows, result, test_rows)
+    _write_models(request, result, inputs, states)
+    _write_features(request, result, inputs, samples, plan)
+    scored = _score(request, rows, samples, result, plan)
+    scored["seconds"] = round(time.perf_counter() - started, 2)
+    write_score(request.folder / "score.json", scored)
+    options = request.config["logger"]["wandb"]
+    if options and options.get("job_type") == "train":  # the default of conf/logger
+        options = {**options, "job_type": None}
+    publish(
+        request.folder, options, name=request.config["name"], config=request.config,
+        result=scored, job_type="stack",
+    )  # fmt: skip
+
+
+def _announce(
+    request: Request, samples: Samples, source: FoldInputs, plan: Plan, started: float
+) -> None:
+    """What is fitted, in plain words."""
+    target = samples.target[samples.target >= 0]
+    counts = np.bincount(target, minlength=len(samples.classes))
+    named = ", ".join(f"{n} {c}" for n, c in zip(counts, samples.classes, strict=True))
+    log.info("stack   %s", request.folder)
+    log.info("rows    %d labelled (%s), split %s", len(target), named, request.split.path)
+    log.info("runs    %s", ", ".join(request.runs.folders) or "none")
+    families = ", ".join(request.families)
+    seconds = time.perf_counter() - started
+    log.info("known   %d features (%s), %.1f s", len(source.columns), families, seconds)
+    log.info(
+        "models  %s, %d folds x %d seeds, %s, %d at once",
+        *(", ".join(request.makers), len(samples.folds), len(plan.seeds)),
+        *(plan.combine, plan.n_jobs),
+    )
+
+
+def _write_predictions(
+    request: Request, rows: pd.DataFrame, result: CrossFit, test_rows: npt.NDArray[np.int64]
+) -> None:
+    """`oof.parquet`, and of test rows `test.parquet` and `submission.csv`."""
+    classes, folder = request.index.info.classes, request.folder
+    about: dict[str, Any] = {
+        "run": request.config["name"],
+        "index_hash": index_hash(request.index.table),
+        "split_hash": request.split.hash,
+        "split_file": request.split.path,
+    }
+    held_out = (rows["fold"] >= 0).to_numpy()
+    frame = predictions(rows[held_out], result.oof[held_out], classes)
+    write_predictions(folder / "oof.parquet", frame, **about)
+    if result.test is not None:
+        frame = predictions(rows.iloc[test_rows], result.test, classes)
+        write_predictions(folder / "test.parquet", frame, **about)
+        submit(folder / "submission.csv", frame, request.index)
+
+
+def _write_models(
+    request: Request,
+    result: CrossFit,
+    inputs: Mapping[Fold, FoldInputs],
+    states: Mapping[Fold, States],
+) -> None:
+    """`stack.json` and `models/`, unless a stacker has no text format."""
+    odd = sorted({task.stacker for task, model in result.models.items() if not model.kind})
+    if odd:
+        log.warning("%s: no text format, so the models are not kept", ", ".join(odd))
+        return
+    config = request.config
+    save_stack(
+        request.folder,
+        result.models,
+        columns={fold: source.columns for fold, source in inputs.items()},
+        states=states,
+        about={
+            "name": config["name"],
+            "classes": list(request.index.info.classes),
+            "info": request.index.info.to_dict(),
+            "combine": request.plan.combine,
+            "runs": [
+                {"run": name, "hash": request.runs.hashes[name]} for name in request.runs.folders
+            ],
+            "families": request.nodes,
+            "data": {key: config["data"][key] for key in ("index", "root")},
+            "metrics": config["metrics"],
+            "index_hash": index_hash(request.index.table),
+            "split_hash": request.split.hash,
+            "split_file": request.split.path.name,
+        },
+    )
+
+
+def _write_features(
+    request: Request,
+    result: CrossFit,
+    inputs: Mapping[Fold, FoldInputs],
+    samples: Samples,
+    plan: Plan,
+) -> None:
+    """`kept.txt` and importances, of models on rows that they did not see."""
+    counted = pd.Series([c for source in inputs.values() for c in source.columns]).value_counts()
+    order = [n for n in next(iter(inputs.values())).names if n in counted.index]
+    lines = [f"{name}\t{counted[name]}/{len(inputs)}" for name in order]
+    write_text(request.folder / "kept.txt", "\n".join(lines) + "\n")
+    number = samples.table["fold"].to_numpy()
+    shown = []
+    for task, model in result.models.items():
+        if task.fold == "all":
+            continue
+        rows = _alike(np.flatnonzero(number == task.fold), samples.target, seed=task.seed)
+        shown.append((model, inputs[task.fold].columns, inputs[task.fold].take(rows)))
+    write_importance(request.folder, importance_table(shown))
+
+
+def _alike(
+    rows: npt.NDArray[np.int64], target: npt.NDArray[np.int64], *, seed: int
+) -> npt.NDArray[np.int64]:
+    """At most `EXPLAINED` rows, as many of each class as there are."""
+    rng, labels = np.random.default_rng(seed), np.unique(target[rows])
+    share = EXPLAINED // len(labels)
+    return np.concatenate([rng.permutation(rows[target[rows] == c])[:share] for c in labels])
+
+
+def _score(
+    request: Request, rows: pd.DataFrame, samples: Samples, result: CrossFit, plan: Plan
+) -> dict[str, Any]:
+    """The contents of `score.json`, but for the seconds."""
+    folder, index, metrics = request.folder, request.index, request.metrics
+    frame = read_predictions(folder / "oof.parquet")
+    scored = score_predictions(frame, index, metrics, folder=folder / "curves")
+    if plan.combine == "mean":  # ranks are no probabilities to cut or to temper
+        scored["metrics"] |= decided_scores(frame, index, metrics)
+        labelled = with_targets(frame, index)
+        fit_to(frame, labelled["target"]).write(folder)
+        scored["calibration"] = calibration(labelled)
+    scored["seeds"] = _by_seed(request, rows, result)
+    if request.config["hospitals"]:
+        scored["hospitals"] = hospital_scores(request, rows, samples, plan)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return scored | {
+        "folds": len(samples.folds),
+        "models": len(result.models),
+        "images_per_second": 0.0,
+        "peak_memory_mb": round(peak, 1),
+        "selected_on_validation": False,
+    }
+
+
+def _by_seed(request: Request, rows: pd.DataFrame, result: CrossFit) -> dict[str, Any]:
+    """The first metric of each seed's models alone, their mean and deviation."""
+    name, metric = next(iter(request.metrics.items()))
+    held_out = (rows["fold"] >= 0).to_numpy()
+    values = []
+    for probs in result.by_seed.values():
+        frame = predictions(rows[held_out], probs[held_out], request.index.info.classes)
+        joined = with_targets(frame, request.index)
+        alone = score(
+            joined, classes=request.index.info.classes, metrics={name: metric}, n_replicates=2
+        )
+        values.append(alone["metrics"][name]["value"])
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"metric": name, "values": values, "mean": float(np.mean(values)), "std": spread}

@@ -1,0 +1,96 @@
+"""What a stack is fitted on: its parts as objects, its rows, and rows as predictions again.
+
+Unit: row = sample of the split, and of the test set where every image run predicted it.
+Trap: a row that trains in every fold has no out-of-fold score; see `stack_rows`.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from isic.features.family import Family
+from isic.features.image_scores import SCORE, with_scores
+from isic.index.schema import Index, sample_rows
+from isic.metrics import Metric
+from isic.predictions.table import prob_columns
+from isic.split.options import Split
+from isic.split.split_file import HELD_OUT, TRAINS
+from isic.stack import Plan
+from isic.stack.feature_inputs import Selector
+from isic.stack.inputs import Samples
+from isic.stack.scores import ImageRuns
+from isic.stack.stackers import Maker
+
+log = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is fitted.
+
+    nodes: The config nodes of `families`.
+    """
+
+    config: Mapping[str, Any]
+    index: Index
+    split: Split
+    runs: ImageRuns
+    families: Mapping[str, Family]
+    nodes: Mapping[str, Any]
+    makers: Mapping[str, Maker]
+    selector: Selector | None
+    metrics: Mapping[str, Metric]
+    plan: Plan
+    folder: Path
+    cache_root: Path
+
+
+def stack_rows(request: Request) -> tuple[pd.DataFrame, Samples]:
+    """The samples of split and test set with their image scores; and who trains.
+
+    With image runs only rows with an out-of-fold score train: those that train in every fold (-2)
+    have none, and a stacker would learn what a missing score says.
+    """
+    index, runs = request.index, request.runs
+    samples = sample_rows(index)
+    tested = (samples["split"] == "test") & (runs.test or not runs.folders)
+    kept = samples["image_id"].isin(request.split.table["image_id"]) | tested
+    rows = samples[kept].merge(request.split.table, on="image_id", how="left")
+    rows["fold"] = rows["fold"].fillna(HELD_OUT).astype("int64")
+    rows["group"] = rows["group"].fillna("").astype(str)
+    validates = (rows["fold"] >= 0).to_numpy()
+    trains = None
+    if runs.folders:
+        required = validates | (rows["split"] == "test").to_numpy()
+        rows = with_scores(rows, runs.tables, required=required)
+        trains = validates
+        if without := int((rows["fold"] == TRAINS).sum()):
+            log.warning("%d rows that train in every fold have no score and are left out", without)
+    target = np.asarray(rows["target"].astype("Int64").fillna(-1), dtype=np.int64)
+    weight = rows["weight"].fillna(1.0).to_numpy("float64") if "weight" in rows else None
+    table = rows[["group", "fold"]]
+    return rows, Samples(table, target, index.info.classes, trains, weight)
+
+
+def with_score_columns(plan: Plan, names: tuple[str, ...], rows: pd.DataFrame) -> Plan:
+    """The plan, knowing which features are image scores and which were made of them."""
+    made = [n for n in names if SCORE in n]
+    scores = tuple(n for n in made if n in rows)
+    return replace(plan, scores=scores, noisy=frozenset(made))
+
+
+def predictions(rows: pd.DataFrame, probs: Floats, classes: tuple[str, ...]) -> pd.DataFrame:
+    """A predictions table of some rows."""
+    frame = rows[["image_id", "lesion_id", "fold", "split"]].reset_index(drop=True)
+    frame["fold"] = frame["fold"].astype("Int64").mask(frame["split"] == "test")
+    frame["status"] = "ok"
+    frame[prob_columns(classes)] = probs
+    return frame

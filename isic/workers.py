@@ -1,0 +1,79 @@
+"""Processes that train side by side: GPUs of their own, a part of the cores, and no orphans.
+
+For `hydra/launcher=local` and `sweep.py n_workers=`: start a worker with
+`env={**os.environ, **share.environment}` and `preexec_fn=share.bind`.
+The trap: without shares every process starts as many threads as the machine has cores.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+PR_SET_PDEATHSIG = 1  # prctl(2): signal to get when the parent dies
+
+
+@dataclass(frozen=True)
+class Share:
+    """Worker k of n: the numbers of its cores, the names of its GPUs (none: the machine has none).
+
+    With more workers than cores or GPUs, several workers have the same one.
+    """
+
+    cores: tuple[int, ...]
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of the worker's process; threads that the user chose are left alone."""
+        threads = os.environ.get("OMP_NUM_THREADS", str(len(self.cores)))
+        gpus = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
+        return {"OMP_NUM_THREADS": threads, **gpus}
+
+    def bind(self) -> None:
+        """Keep the process that calls this to the share's cores, and end it with its parent."""
+        os.sched_setaffinity(0, self.cores)
+        die_with_parent()
+
+
+def die_with_parent() -> None:
+    """This process gets SIGTERM when the one that started it dies, even by SIGKILL."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def share(worker: int, n_workers: int) -> Share:
+    """Share of `worker` (0..n_workers-1) in what this process may use."""
+    cores = sorted(os.sched_getaffinity(0))
+    return Share(
+        cores=tuple(part(cores, worker, n_workers)),
+        gpus=tuple(part(visible_gpus(), worker, n_workers)),
+    )
+
+
+def part(things: list[T], worker: int, n_workers: int) -> list[T]:
+    """A worker's part of a list: disjoint where there is enough, one of them where there is not.
+
+    >>> [part([0, 1, 2, 3], k, 2) for k in range(2)], [part([7], k, 2) for k in range(2)]
+    ([[0, 1], [2, 3]], [[7], [7]])
+    """
+    if len(things) < n_workers:
+        return things[worker % len(things) :][:1] if things else []
+    return things[worker * len(things) // n_workers : (worker + 1) * len(things) // n_workers]
+
+
+def visible_gpus() -> list[str]:
+    """Names for CUDA_VISIBLE_DEVICES of the GPUs that this process may use; asks no torch."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    asked = subprocess.run(
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+    )
+    return asked.stdout.split() if asked.returncode == 0 else []

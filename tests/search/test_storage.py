@@ -1,0 +1,55 @@
+"""Storages: what cannot be had is said in seconds, before any trial."""
+
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+
+from isic.errors import ConfigError
+from isic.search.slots import lost
+from isic.search.storage import Store, open_store
+from tests.search.sweeps import options
+
+
+def opened(folder: Path, storage: str | None) -> Store:
+    return open_store(options(folder, storage=storage), lost=lost)
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("mysql://me:secret@host/db", "expected sqlite:///FILE, journal:FILE or postgresql://"),
+        ("study.db", "expected sqlite:///FILE"),
+        ("sqlite:////nowhere/at/all/study.db", "unable to open database file"),
+        ("journal:/proc/study.log", "storage: /proc/study.log: "),
+        ("postgresql://me:secret@127.0.0.1:9/db", "127.0.0.1:9/db cannot be reached: "),
+    ],
+)
+def test_a_storage_that_cannot_be_had(storage: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        opened(tmp_path, storage)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_locked_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isic.search.storage.REACH", 0.1)
+    file = tmp_path / "study.db"
+    holder = sqlite3.connect(file)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(ConfigError, match="locked; end the program that holds it"):
+        opened(tmp_path, f"sqlite:///{file}")
+    holder.close()
+
+
+@pytest.mark.parametrize("scheme", ["sqlite:///", "journal:"])
+def test_a_file_of_something_else(scheme: str, tmp_path: Path) -> None:
+    file = tmp_path / "study"
+    file.write_text("a,b\n1,2\n" * 100)
+    with pytest.raises(ConfigError, match=r"not a database|no journal of Optuna"):
+        optuna.create_study(storage=opened(tmp_path, f"{scheme}{file}").storage)
+
+
+def test_the_default_is_a_file_in_the_studys_folder(tmp_path: Path) -> None:
+    opened(tmp_path, None).close()
+    assert (tmp_path / "study" / "study.db").exists()

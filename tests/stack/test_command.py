@@ -1,0 +1,288 @@
+"""`python -m isic stack` from end to end: generated archives, image runs that were made up."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from isic.errors import ConfigError, DataError
+from isic.index import isic2024, milk10k
+from isic.index.schema import Index
+from isic.metrics.classification import roc_auc
+from isic.predictions import read_predictions, write_predictions
+from isic.prepare import open_index
+from isic.split.making import make_split
+from isic.split.options import Split, SplitOptions
+from tests.stack.runs import write_fake_run
+
+FEW = ["stacker.lightgbm.n_estimators=8", "stacker.lightgbm.min_child_samples=5"]
+Stack = Callable[..., Path]
+
+
+def stacked(base: Path, root: Path, *overrides: str) -> Path:
+    """The command, in this process: its folder. Raises what it raises."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from isic.cli import CONF
+    from isic.config import SCHEMAS
+    from isic.stages.stack import stack
+
+    for name, node in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=node)
+    GlobalHydra.instance().clear()
+    places = [f"data.root={root}", f"paths.runs={base / 'runs'}", f"paths.cache={base / 'cache'}"]
+    few = FEW if not any("rank_average" in word for word in overrides) else []
+    given = ["logger=csv", "split.n_folds=2", "split.overlap=false", "n_seeds=2", *few, *places]
+    given += overrides
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = compose("stack", overrides=given, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        keys = [k for k in cfg if k != "hydra"]
+        from omegaconf import OmegaConf
+
+        line = stack(OmegaConf.masked_copy(cfg, keys))
+    return base / "runs" / line.partition(":")[0]
+
+
+def opened(base: Path, root: Path, reader: Any) -> tuple[Index, Split]:
+    index = open_index(reader.build_index, root, cache_root=base / "cache")
+    options = SplitOptions(n_folds=2, overlap=False)
+    split = make_split(index, options, runs_root=base / "runs", cache_root=base / "cache")
+    return index, split
+
+
+@pytest.fixture(scope="module")
+def base(archive32: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs/{a,b}`, two made-up image runs of the shared archive; and a stack `s`."""
+    base = tmp_path_factory.mktemp("stack")
+    index, split = opened(base, archive32, isic2024)
+    write_fake_run(base / "runs", "a", index, split, skill=1.0, seed=1)
+    write_fake_run(base / "runs", "b", index, split, skill=1.5, seed=2)
+    stacked(base, archive32, "runs=[a,b]", "name=s", "fold=all", "noise=0.05")
+    return base
+
+
+@pytest.fixture
+def copy(base: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(base, tmp_path / "copy"))
+
+
+def test_a_stack_is_a_run(base: Path, archive32: Path) -> None:
+    folder = base / "runs" / "s"
+    made = {p.name for p in folder.iterdir()} - {".lock"}
+    assert made == set(
+        "config.yaml curves oof.parquet test.parquet submission.csv score.json stack.json models "
+        "importance.csv importance.png kept.txt".split()
+    )
+    oof, of_a = (
+        read_predictions(folder / "oof.parquet"),
+        read_predictions(base / "runs/a/fold0/oof.parquet"),
+    )
+    assert oof.attrs["split_hash"] == of_a.attrs["split_hash"]
+    assert oof["fold"].value_counts().sum() == len(oof) == 120
+    score = json.loads((folder / "score.json").read_text())
+    assert list(score["metrics"]) == ["pauc", "auc"]
+    assert score["metrics"]["auc"]["low"] < score["metrics"]["auc"]["value"]
+    assert len(score["seeds"]["values"]) == 2 and score["seeds"]["std"] >= 0
+    assert len(pd.read_csv(folder / "submission.csv")) == 8
+    table = pd.read_csv(folder / "importance.csv")
+    assert set(table["feature"]) == {
+        line.split("\t")[0] for line in (folder / "kept.txt").read_text().splitlines()
+    }
+    assert not list(folder.rglob("*.pkl"))
+
+
+def test_the_same_command_prints_its_score_and_another_is_refused(base, archive32, caplog) -> None:
+    before = (base / "runs/s/score.json").stat().st_mtime_ns
+    again = ["runs=[a,b]", "name=s", "fold=all", "noise=0.05"]
+    with caplog.at_level(logging.INFO):
+        stacked(base, archive32, *again, "n_jobs=1")
+    assert "finished on" in caplog.text
+    assert (base / "runs/s/score.json").stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match=r"holds another stack: noise: 0\.05 -> 0\.0"):
+        stacked(base, archive32, *again[:-1])
+    with pytest.raises(ConfigError, match="holds an image run"):
+        stacked(base, archive32, "runs=[b]", "name=a")
+
+
+def test_a_run_that_was_trained_anew_makes_another_stack(copy: Path, archive32: Path) -> None:
+    index, split = opened(copy, archive32, isic2024)
+    write_fake_run(copy / "runs", "a", index, split, skill=1.0, seed=77)
+    with pytest.raises(ConfigError, match=r"inputs\.a: "):
+        stacked(copy, archive32, "runs=[a,b]", "name=s", "fold=all", "noise=0.05")
+
+
+def test_stacks_stack_and_stand_in_the_table_of_runs(copy: Path, archive32: Path, caplog) -> None:
+    from omegaconf import OmegaConf
+
+    from isic.stages.runs import runs
+
+    folder = stacked(copy, archive32, "runs=[s,a]", "features=image_scores", "stacker=rank_average")
+    assert folder.name.startswith("isic2024-stack-")
+    with caplog.at_level(logging.INFO):
+        runs(OmegaConf.create({"paths": {"runs": str(copy / "runs")}}))
+    assert f"{folder.name}  pauc" in caplog.text
+    assert "2/2" in caplog.text
+
+
+def test_models_of_every_row_predict_the_test_rows(base: Path) -> None:
+    """What was saved gives what was written: `stack.json` is whole."""
+    about = json.loads((base / "runs/s/stack.json").read_text())
+    assert [e["fold"] for e in about["models"]] == [0, 0, 1, 1, "all", "all"]
+    assert [e["run"] for e in about["runs"]] == ["a", "b"]
+    config = yaml.safe_load((base / "runs/s/config.yaml").read_text())
+    assert about["split_hash"] == config["split_hash"]
+
+
+def test_several_classes_and_several_stackers(milk32: Path, tmp_path: Path) -> None:
+    index, split = opened(tmp_path, milk32, milk10k)
+    write_fake_run(tmp_path / "runs", "a", index, split)
+    folder = stacked(
+        *(tmp_path, milk32, "data=milk10k", "runs=[a]", "stacker=[lightgbm,logistic]"),
+        *("selection=statistical", "selection.keep=9"),
+    )
+    oof = read_predictions(folder / "oof.parquet")
+    assert len(oof) == 60 and len(oof.attrs["classes"]) == 11
+    assert np.allclose(oof.filter(like="prob_").sum(axis=1), 1)
+    score = json.loads((folder / "score.json").read_text())
+    assert {"macro_f1", "macro_auc", "macro_f1_nested_thresholds"} <= set(score["metrics"])
+    assert len((folder / "kept.txt").read_text().splitlines()) >= 9
+    with pytest.raises(ConfigError, match="combine=rank_mean gives ranks.*macro_dice"):
+        stacked(tmp_path, milk32, "data=milk10k", "runs=[a]", "combine=rank_mean")
+
+
+def test_hospitals_left_out(copy: Path, archive32: Path) -> None:
+    folder = stacked(copy, archive32, "runs=[b]", "hospitals=true", "features=image_scores")
+    score = json.loads((folder / "score.json").read_text())
+    hospitals = score["hospitals"]["by_hospital"]
+    assert len(hospitals) >= 2
+    assert sum(h["n"] for h in hospitals.values()) == score["hospitals"]["n"] <= 120
+    assert all("pauc" in h for h in hospitals.values())
+
+
+def test_without_runs_the_metadata_alone(copy: Path, archive32: Path, caplog) -> None:
+    with caplog.at_level(logging.INFO):
+        folder = stacked(copy, archive32, "features=[lesion_shape,image_scores]")
+    assert "without image_scores" in caplog.text
+    assert "score_" not in (folder / "kept.txt").read_text()
+    with pytest.raises(ConfigError, match="image_scores need image runs"):
+        stacked(copy, archive32, "features=[image_scores]")
+
+
+# ---- what must not go through
+
+
+def rewritten(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], **about: str) -> None:
+    """A predictions file with other rows, or other metadata."""
+    frame = read_predictions(path)
+    keys = ("run", "index_hash", "split_hash", "split_file")
+    attrs = {key: frame.attrs[key] for key in keys} | about
+    write_predictions(path, change(frame), **attrs)
+
+
+def test_a_gap_an_overlap_and_another_archive_are_refused(copy: Path, archive32: Path) -> None:
+    folds = [copy / "runs/a" / f"fold{k}" / "oof.parquet" for k in (0, 1)]
+    kept = folds[0].read_bytes()
+    rewritten(folds[0], lambda frame: frame.iloc[3:])
+    with pytest.raises(DataError, match="3 rows have no prediction, all of fold 0"):
+        stacked(copy, archive32, "runs=[a]")
+    folds[0].write_bytes(kept)
+    other = read_predictions(folds[1]).iloc[:2].assign(fold=0)
+    rewritten(folds[0], lambda frame: pd.concat([frame, other], ignore_index=True))
+    with pytest.raises(DataError, match="2 rows predicted twice"):
+        stacked(copy, archive32, "runs=[a]")
+    folds[0].write_bytes(kept)
+    for path in folds:
+        rewritten(path, lambda frame: frame, index_hash="0" * 12)
+    with pytest.raises(DataError, match="was trained on another archive"):
+        stacked(copy, archive32, "runs=[a]")
+
+
+def test_another_split_is_refused(copy: Path, archive32: Path) -> None:
+    with pytest.raises(DataError, match=r"runs/a was trained on the folds of .*split\.\* keys"):
+        stacked(copy, archive32, "runs=[a]", "split.seed=3")
+
+
+def test_a_run_that_is_not_there(copy: Path, archive32: Path) -> None:
+    with pytest.raises(ConfigError, match="runs: no run c under .*; there are a, b, s"):
+        stacked(copy, archive32, "runs=[c]")
+    with pytest.raises(ConfigError, match="runs: a is named twice"):
+        stacked(copy, archive32, "runs=[a,a]")
+
+
+def test_a_label_that_leaks_through_one_fold_fails_loudly(copy: Path, archive32: Path) -> None:
+    index, split = opened(copy, archive32, isic2024)
+    write_fake_run(copy / "runs", "a", index, split, skill=0.2)
+    target = index.table.set_index("image_id")["target"]
+
+    def leak(frame: pd.DataFrame) -> pd.DataFrame:
+        label = target.loc[frame["image_id"]].to_numpy(dtype=float)
+        malignant = 0.8 * label + 0.2 * frame["prob_malignant"]
+        return frame.assign(prob_malignant=malignant, prob_benign=1 - malignant)
+
+    rewritten(copy / "runs/a/fold1/oof.parquet", leak)
+    with pytest.raises(DataError, match="a, class malignant: fold 1 has AUC 1.0000"):
+        stacked(copy, archive32, "runs=[a,b]")
+
+
+def test_columns_that_only_train_rows_have_are_refused(copy: Path, archive32: Path) -> None:
+    leaky = ["features=metadata", "features.metadata.columns=[age,tbp_lv_dnn_lesion_confidence]"]
+    with pytest.raises(DataError, match="train-only columns tbp_lv_dnn_lesion_confidence"):
+        stacked(copy, archive32, "runs=[a]", *leaky)
+
+
+def test_a_column_that_test_rows_lack_is_refused(copy: Path, archive_copy: Path) -> None:
+    path = archive_copy / "test-metadata.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.assign(tbp_lv_H="").to_csv(path, index=False)
+    with pytest.raises(DataError, match="no test row has a value in tbp_lv_H"):
+        stacked(copy, archive_copy, "features=lesion_shape")
+
+
+def test_wrong_values_are_refused_before_data_is_read(tmp_path: Path) -> None:
+    for override, said in (
+        ("fold=1", "fold: a stack is made of all folds at once"),
+        ("n_seeds=0", "n_seeds: expected 1 or more, got 0"),
+        ("resample.under=2", r"resample\.under: expected a share"),
+        ("on_leak=no", "on_leak: expected error or warn"),
+        ("+features.image_scores.colums=[x]", "takes no such argument. Did you mean columns"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            stacked(tmp_path, tmp_path / "absent", "features=image_scores", override)
+
+
+@pytest.mark.slow
+def test_shuffled_labels_give_one_half_through_the_whole_chain(tmp_path: Path) -> None:
+    """Features, scores without skill, selection, resampling, boosters: nothing is found."""
+    from isic.acquire.synthetic import write_isic2024
+
+    aucs = []
+    for seed in range(4):
+        base = tmp_path / str(seed)
+        root = write_isic2024(
+            base / "isic2024", n_images=600, n_test=8, seed=seed, n_patients=60, positives=120,
+            images=False,
+        )  # fmt: skip
+        path = root / "train-metadata.csv"
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table["target"] = np.random.default_rng(seed).permutation(table["target"])
+        table.to_csv(path, index=False)
+        index, split = opened(base, root, isic2024)
+        write_fake_run(base / "runs", "a", index, split, skill=0.0, seed=seed)
+        folder = stacked(base, root, "runs=[a]", "selection=statistical", "resample.over=0.5")
+        oof = read_predictions(folder / "oof.parquet")
+        target = index.table.set_index("image_id")["target"].loc[oof["image_id"]]
+        aucs.append(roc_auc(target.to_numpy(dtype=int), oof["prob_malignant"].to_numpy()))
+    assert 0.44 < np.mean(aucs) < 0.56, aucs
+    assert all(0.38 < auc < 0.62 for auc in aucs), aucs
