@@ -8,7 +8,7 @@ DEMO_ROOT := .demo/isic2024
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint format bench clean
+.PHONY: help setup demo test test-slow test-slurm lint format bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +27,13 @@ demo: $(STAMP)  ## generate an archive, train two folds, score, write a submissi
 	$(PY) train.py -m fold=0,1 data=isic2024 data.root=$(DEMO_ROOT) experiment=demo
 
 test: $(STAMP)  ## run the suite, without the tests marked slow (5 min)
-	$(PY) -m pytest -q -m "not slow"
+	$(PY) -m pytest -q -m "not slow and not slurm"
 
 test-slow: $(STAMP)  ## run the tests marked slow: kills, DDP, full-size archives
 	$(PY) -m pytest -q -m slow
+
+test-slurm: $(STAMP)  ## five folds and two ranks on a SLURM started here (root, Debian)
+	tests/slurm/run.sh $(PY)
 
 lint: $(STAMP)  ## ruff, mypy --strict, import contracts
 	$(PY) -m ruff check .

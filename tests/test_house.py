@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "pytorch_lightning", "torchmetrics", "torchvision", "timm", "hydra", "omegaconf"}
 TABLES = {"pandas", "numpy", "sklearn", "scipy", "pyarrow", "h5py", "cv2", "matplotlib"}
 TABLE_STAGES = ("acquire", "audit", "images", "index", "split", "prepare", "metrics", "predictions")
-TABLE_STAGES += ("assemble", "report", "runs", "config", "errors")
+TABLE_STAGES += ("features", "stack", "dashboard", "assemble", "report", "runs", "config", "errors")
 BANNED = {"utils", "util", "common", "helpers", "helper", "misc", "base", "manager", "tools"}
 PYTHON_FOLDERS = ("isic", "tests", "benchmarks", "environment")
 
@@ -79,7 +79,7 @@ def test_importing_the_package_is_light() -> None:
     assert not loaded_by("import isic") & (HEAVY | TABLES)
 
 
-@pytest.mark.parametrize("script", ["train.py", "predict.py"])
+@pytest.mark.parametrize("script", ["train.py", "predict.py", "sweep.py"])
 def test_help_loads_hydra_alone(script: str) -> None:
     code = (
         f"import runpy; sys.argv[0] = '{script}'; runpy.run_path('{script}', run_name='__main__')"

@@ -100,7 +100,9 @@ def test_killed_at_the_worst_moment(whole: Any, experiment: Experiment, moment: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choice", ["mixing=mixup_cutmix", "sampler=class_balanced", "finetune=gradual"])
+@pytest.mark.parametrize(
+    "choice", ["mixing=mixup_cutmix", "sampler=class_balanced", "finetune=gradual"]
+)
 def test_killed_with_other_random_draws(
     commands: ForkServer, tiny: list[str], tmp_path: Path, choice: str
 ) -> None:

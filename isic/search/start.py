@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from isic.config import SweepConfig, TrainConfig
+from isic.config.training import SweepConfig, TrainConfig
 from isic.errors import IsicError
 from isic.runs import identity
 from isic.search.compose import Composer, check_space

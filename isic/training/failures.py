@@ -149,7 +149,9 @@ def memory_explained(asked: Mapping[str, Any]) -> Iterator[None]:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         half = "halve data.batch_size"
         if "trainer.accumulate_grad_batches" in asked:
-            half += " and double trainer.accumulate_grad_batches (the same step, but for batch norm)"
+            half += (
+                " and double trainer.accumulate_grad_batches (the same step, but for batch norm)"
+            )
         raise IsicError(
             f"out of memory: {first[:300]}\nNow {values}. Either {half}, or set "
             "trainer.precision=bf16-mixed, or a smaller data.image_size."
