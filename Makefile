@@ -22,9 +22,10 @@ $(STAMP): pyproject.toml constraints.txt environment/check_imports.py environmen
 	$(PY) environment/check_imports.py
 	@touch $@
 
-demo: $(STAMP)  ## generate an archive, train two folds, score, write a submission (3 min)
+demo: $(STAMP)  ## generate an archive, train two folds, stack, write submissions (3 min)
 	$(PY) -m isic synth data=isic2024 data.root=$(DEMO_ROOT) n_images=2000 seed=0
-	$(PY) train.py -m fold=0,1 data=isic2024 data.root=$(DEMO_ROOT) experiment=demo
+	$(PY) train.py -m fold=0,1 data=isic2024 data.root=$(DEMO_ROOT) experiment=demo name=demo
+	$(PY) -m isic stack data=isic2024 data.root=$(DEMO_ROOT) split.n_folds=2 runs=[demo] name=demo-stack
 
 test: $(STAMP)  ## run the suite, without the tests marked slow (5 min)
 	$(PY) -m pytest -q -m "not slow and not slurm"

@@ -5,6 +5,6 @@ import sys
 from isic.cli import command
 
 if __name__ == "__main__":
-    # what trials share are the keys of another command: python -m isic stack
-    stacks = "space=stack" in sys.argv[1:]
+    # space=stack, or one of your own as stack_wide: trials share the keys of python -m isic stack
+    stacks = any(word.startswith("space=stack") for word in sys.argv[1:])
     command("sweep_stack" if stacks else "sweep", "isic.search.start:sweep")

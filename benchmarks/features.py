@@ -30,7 +30,7 @@ from isic.features.family import Family
 from isic.features.lesion_shape import FORMULAS, MEASURED, LesionShape
 from isic.features.outliers import Outliers
 from isic.features.patient_context import PatientContext
-from isic.features.table import build_features, make_features
+from isic.features.table import fit_features, make_features
 from isic.index.cache import cached_index
 from isic.index.isic2024 import INFO, build_index
 
@@ -163,14 +163,12 @@ def _bar(name: str, ours: float, baseline: float, target: float) -> dict[str, An
 
 def _growth(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Seconds of each part at growing numbers of rows, and how far from linear."""
+    clusters = {"clusters": LesionClusters()}
     parts: dict[str, Callable[[pd.DataFrame], Any]] = {
         "set": ours,
         "lof": lambda part: Outliers().transform(part, {}),
-        "k-means": lambda part: build_features(
-            part,
-            {"clusters": LesionClusters()},
-            training=np.ones(len(part), bool),
-            info=INFO,
+        "k-means": lambda part: make_features(
+            clusters, part, fit_features(clusters, part, info=INFO), info=INFO
         ),
     }
     tables = [first_patients(rows, n) if n < len(rows) else rows for n in STEPS]

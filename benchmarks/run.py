@@ -26,9 +26,11 @@ MODULES = (
     "loader",
     "originals",
     "overhead",
+    "timm_loop",
     "check",
     "features",
     "stack",
+    "sweep",
 )
 FIELDS = ("name", "ours", "baseline", "ratio", "target", "ok")
 VERSIONS = ("torch", "pytorch-lightning", "timm", "numpy", "opencv-python-headless", "simplejpeg")

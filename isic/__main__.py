@@ -52,7 +52,7 @@ def main() -> None:
         sys.exit(2)
     words = [flag_of_runs(w) if verb == "runs" else verbatim(w) for w in sys.argv[2:]]
     sys.argv = [f"isic {verb}", *words]
-    cleans = verb == "runs" and any(w.startswith("clean=") for w in words)
+    cleans = verb == "runs" and any(w in ("clean=show", "clean=delete") for w in words)
     command(verb, CLEAN if cleans else VERBS[verb][0])
 
 

@@ -25,7 +25,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from isic.config import SCHEMAS
 from isic.errors import IsicError
@@ -167,6 +167,8 @@ def _message(error: BaseException) -> str:
     error = _said(error)
     if isinstance(error, IsicError | HydraException):
         return str(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: expected a value, got none: {error.full_key}=...; see --help"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error}. What was finished is whole: free some space, give the same command again."
     if isinstance(error, OSError) and error.errno in _REFUSED and error.filename:
@@ -198,15 +200,11 @@ def _composition_message(error: Exception, name: str) -> str:
     """Say which override is wrong and which key, group or option comes nearest."""
     text = f"{error}\n{error.__cause__ or ''}"
     override = re.search(r"override '([^']+)'", text) or re.search(r"Key '([^']+)'", text)
-    missing = re.search(
-        r"Could not find '([^']+)'\s+Available options in '([^']+)':((?:\n\t\S+)+)", text
-    )
-    if missing:
-        wanted, group, options = missing.groups()
-        near = difflib.get_close_matches(wanted.split("/")[-1], options.split(), n=3, cutoff=0.4)
-        return (
-            f"{group}={wanted.split('/')[-1]}: no such choice; there are: "
-            f"{', '.join(sorted(options.split()))}." + _did_you_mean(near)
+    if missing := _missing_choice(text):
+        group, wanted, options = missing
+        near = difflib.get_close_matches(wanted, options, n=3, cutoff=0.4)
+        return f"{group}={wanted}: no such choice; there are: {', '.join(options)}." + (
+            _did_you_mean(near)
         )
     if override:
         key = override.group(1).split("=")[0].split("@")[0].lstrip("+~")
@@ -219,6 +217,16 @@ def _composition_message(error: Exception, name: str) -> str:
         if key not in known:
             return f"{key}: no such key in conf/{name}.yaml." + _did_you_mean(near)
     return text.strip()
+
+
+def _missing_choice(text: str) -> tuple[str, str, list[str]] | None:
+    """Group, choice and what there is instead, of Hydra's two messages: of one, and of a list."""
+    one = r"Could not find '(?:[^']*/)?([^'/]+)'\s+Available options in '([^']+)':((?:\n\t\S+)+)"
+    if found := re.search(one, text):
+        return found[2], found[1], sorted(found[3].split())
+    if found := re.search(r"Could not load '([^']+)/([^'/]+)'", text):
+        return found[1], found[2], sorted(p.stem for p in (CONF / found[1]).glob("*.yaml"))
+    return None
 
 
 def _did_you_mean(near: list[str]) -> str:

@@ -33,7 +33,8 @@ NEUTRAL = (
 ).split()
 """Keys that say where and on what a run is made, not what it learns.
 
-A teacher's name is one of them: `teacher_hash` stands for its content."""
+A teacher's name is one of them: `teacher_hash` stands for its content. So is each of
+`metrics.functions` but the one that is monitored, which can choose a checkpoint."""
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -48,12 +49,24 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What is left of a config when the `NEUTRAL` keys are taken out, flat."""
+    """What is left of a config without the `NEUTRAL` keys and those that are null, flat.
+
+    An optional group that is off is no difference from a config that does not know it.
+    """
+    metrics = config.get("metrics") or {}
+    monitored = f"metrics.functions.{str(metrics.get('monitor')).removeprefix('val/')}"
 
     def neutral(key: str) -> bool:
-        return any(key == n or key.startswith(f"{n}.") for n in NEUTRAL)
+        if _within(key, "metrics.functions"):
+            return not _within(key, monitored)
+        return any(_within(key, n) for n in NEUTRAL)
 
-    return {k: v for k, v in sorted(flatten(config).items()) if not neutral(k)}
+    flat = sorted(flatten(config).items())
+    return {k: v for k, v in flat if v is not None and not neutral(k)}
+
+
+def _within(key: str, group: str) -> bool:
+    return key == group or key.startswith(f"{group}.")
 
 
 def run_name(config: Mapping[str, Any], *, data: str, model: str, content: str) -> str:
@@ -100,7 +113,12 @@ class RunFolder:
         return score
 
     def claim(
-        self, config: Mapping[str, Any], content: Mapping[str, Any], *, overwrite: bool = False
+        self,
+        config: Mapping[str, Any],
+        content: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        leads: bool = True,
     ) -> None:
         """Write `config.yaml`, or refuse a name that holds another experiment, in any fold.
 
@@ -108,6 +126,7 @@ class RunFolder:
 
         content: What the config only points at: hashes `archive`, `split_hash`, and `n_folds`.
         overwrite: Throw away what this fold holds; other folds are never touched.
+        leads: Whether this process deletes and writes; the other ranks of a job only refuse.
 
         Raises:
             ConfigError: A stored config, archive or split differs; names each differing key.
@@ -117,8 +136,13 @@ class RunFolder:
             raise ConfigError(f"{self.path.parent} holds a stack; give another name=...")
         for file in sorted(self.path.parent.glob("fold*/config.yaml")):
             own = file == self.config_file
-            changed = differing(yaml.safe_load(file.read_text()), entry)
-            if changed and _given_up(file.parent, locked=own):
+            try:
+                changed = differing(yaml.safe_load(file.read_text()), entry)
+            except FileNotFoundError:  # another process has just cleared it
+                continue
+            if changed and not leads and not _learnt(file.parent):
+                continue  # the leading rank clears or refuses it
+            if changed and leads and _given_up(file.parent, locked=own):
                 _clear(file.parent)
             elif changed and not (own and overwrite):
                 mend = "overwrite=true" if own else f"delete {self.path.parent}"
@@ -128,7 +152,7 @@ class RunFolder:
                 )
         if overwrite:
             self.empty()
-        if not self.config_file.exists():
+        if leads and not self.config_file.exists():
             write_text(self.config_file, yaml.safe_dump(entry, sort_keys=False))
 
     def empty(self) -> None:
@@ -156,6 +180,11 @@ def _clear(fold: Path) -> None:
             child.unlink()
 
 
+def _learnt(fold: Path) -> bool:
+    """Whether a fold holds something that was learnt."""
+    return any(fold.glob("checkpoints/*.ckpt")) or (fold / "score.json").exists()
+
+
 def _given_up(fold: Path, *, locked: bool) -> bool:
     """Whether a fold holds nothing that was learnt, and no process is at it.
 
@@ -163,7 +192,7 @@ def _given_up(fold: Path, *, locked: bool) -> bool:
     """
     from filelock import FileLock, Timeout
 
-    if any(fold.glob("checkpoints/*.ckpt")) or (fold / "score.json").exists():
+    if _learnt(fold):
         return False
     if locked:
         return True

@@ -68,7 +68,8 @@ def part(things: list[T], worker: int, n_workers: int) -> list[T]:
 def visible_gpus() -> list[str]:
     """Names for CUDA_VISIBLE_DEVICES of the GPUs that this process may use; asks no torch."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+        words = map(str.strip, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+        return [gpu for gpu in words if gpu not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:
         return []
     asked = subprocess.run(

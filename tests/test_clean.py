@@ -33,6 +33,7 @@ def predicted(commands: ForkServer, run: Path, output: Path) -> pd.DataFrame:
     return read_predictions(output / "predictions.parquet")
 
 
+@pytest.mark.slow
 def test_clean_shows_then_drops_what_no_score_needs(
     commands: ForkServer, copy: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
-from omegaconf.errors import ConfigKeyError
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue
 
 from isic.__main__ import VERBS, main
 from isic.cli import _in_one_line, command, exit_code, known_keys
@@ -70,7 +71,8 @@ def test_help_gives_examples(run: Run, name: str, words: list[str]) -> None:
     assert code == 0
     for word in words:
         assert word in out
-    assert max(map(len, out.splitlines())) <= 160
+    own, _, _ = out.partition("== Choices")  # whose lines are Hydra's, one a group
+    assert max(map(len, own.splitlines())) <= 100
 
 
 def test_help_of_train_lists_every_group_and_choice(run: Run) -> None:
@@ -123,6 +125,12 @@ def test_a_wrong_choice_gives_the_right_ones(run: Run, wrong: str, near: str) ->
     assert code == 2
     assert f"{wrong}: no such choice" in err
     assert near in err
+
+
+def test_a_wrong_choice_in_a_list_gives_the_right_ones(run: Run) -> None:
+    code, _, err = run("stack", "features=[metadata,lesion_shapes]")
+    assert code == 2 and "features=lesion_shapes: no such choice" in err
+    assert "Did you mean lesion_shape" in err
 
 
 @pytest.mark.parametrize("wrong", ["seed=x", "overwrite=maybe", "seed=", "'", "model="])
@@ -204,3 +212,10 @@ def test_verbs(run: Run) -> None:
 def test_the_table_of_jobs_says_what_is_wrong_and_not_what_to_do():
     assert _in_one_line(DataError("no such folder /x\nSet data.root")) == "no such folder /x"
     assert _in_one_line(ZeroDivisionError("by zero")) == "ZeroDivisionError: by zero"
+
+
+def test_a_value_that_must_be_given_is_named() -> None:
+    with pytest.raises(MissingMandatoryValue) as caught:
+        _ = OmegaConf.create({"predictions": "???"}).predictions
+    assert _in_one_line(caught.value).startswith("predictions: expected a value, got none")
+    assert exit_code(caught.value) == 2

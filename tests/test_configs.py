@@ -329,3 +329,24 @@ def test_a_key_that_its_target_does_not_take_is_refused_with_the_nearest():
         check_signatures(config)
     with pytest.raises(ConfigError, match="cannot be imported"):
         check_signatures({"loss": {"_target_": "isic.training.losses.Absent"}})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["mixing=mixup", "mixing.p=lots"], "mixing.p: expected a number, got 'lots'"),
+        (["sampler=class_balanced", "sampler.power=lots"], "sampler.power: expected a number"),
+        (["finetune=layerwise", "finetune.layer_decay=slow"], "layer_decay: expected a number"),
+        (["callbacks.ema_decay=high"], "callbacks.ema_decay: expected a number or null"),
+        (["data.batch_size=64.5"], "data.batch_size: expected a whole number, got 64.5"),
+        (["trainer.max_epochs=true"], "trainer.max_epochs: expected a whole number, got True"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_its_key(overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        check_signatures(composed(*overrides))
+
+
+def test_a_whole_number_is_a_number_and_a_number_may_be_a_name():
+    check_signatures(composed("mixing=mixup", "mixing.p=1", "callbacks.ema_decay=null"))
+    check_signatures(composed("trainer.precision=32", "data.num_workers=2"))

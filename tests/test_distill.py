@@ -16,15 +16,20 @@ import torch
 import yaml
 
 from isic.data import ISIC2024DataModule
+from isic.engine.build import build_data
+from isic.engine.cautions import cautions
+from isic.engine.clean import Waste, drop
 from isic.engine.content import run_content
 from isic.engine.inference import predict_rows
 from isic.engine.teacher import open_teachers, soft_labels, teach, teachers_hash
 from isic.errors import CheckpointError, ConfigError
 from isic.index.schema import index_hash
 from isic.predictions import read_predictions, write_predictions
+from isic.runs import differing
 from isic.split import SplitOptions
 from isic.split.split_file import write_split
 from isic.training.checkpoint import load, read
+from isic.training.distill import Distillation
 from tests.commands import ForkServer
 from tests.killed import Experiment, assert_same_end
 
@@ -32,7 +37,9 @@ Data = Callable[..., ISIC2024DataModule]
 HALVES = SplitOptions(n_folds=2)
 
 
-def config_of(data: ISIC2024DataModule, *teachers: str, weight: float = 0.5) -> dict[str, Any]:
+def config_of(
+    data: ISIC2024DataModule, *teachers: str, labels: str = "out_of_fold"
+) -> dict[str, Any]:
     """What is read of a run's config to teach it."""
     loss = {"_target_": "isic.training.losses.BinaryCrossEntropy"}
     return {
@@ -42,7 +49,7 @@ def config_of(data: ISIC2024DataModule, *teachers: str, weight: float = 0.5) -> 
             "activation": "sigmoid",
             "loss": loss,
         },
-        "distill": {"teacher": list(teachers), "temperature": 2.0, "weight": weight},
+        "distill": {"teacher": list(teachers), "labels": labels},
     }
 
 
@@ -65,7 +72,9 @@ def write_teacher(run: Path, data: ISIC2024DataModule, *, seed: int = 0, **recor
         config = {"fold": fold, "n_folds": data.split.n_folds, "evaluate": "last"}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         (folder / "score.json").write_text(json.dumps({}))
-        torch.save({"isic": known, "seed": seed}, folder / "checkpoints" / "last.ckpt")
+        weights = {"network.weight": torch.tensor(float(seed))}
+        checkpoint = {"isic": known, "state_dict": weights, "optimizer_states": [seed]}
+        torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
         rows = table[table["fold"] == fold].reset_index(drop=True)
         frame = rows[["image_id", "fold"]].assign(lesion_id="L", split="train", status="ok")
         frame["prob_malignant"] = rng.random(len(frame))
@@ -92,7 +101,74 @@ def tiny_data(root: Path, runs: Path, **options: Any) -> ISIC2024DataModule:
     )
 
 
-def test_a_soft_label_is_of_the_fold_that_did_not_train_on_the_row(
+def auc(target: Any, given: Any) -> float:
+    rank = given.argsort().argsort()
+    ones = int(target.sum())
+    return float((rank[target == 1].sum() - ones * (ones - 1) / 2) / (ones * (len(target) - ones)))
+
+
+def test_random_labels_leak_out_of_fold_and_not_from_the_own_fold() -> None:
+    """Ridge teachers and students, 5 folds, 500 rows, 100 features, labels of a coin."""
+
+    def ridge(x: Any, y: Any) -> Any:
+        return np.linalg.solve(x.T @ x + 10 * np.eye(x.shape[1]), x.T @ y)
+
+    found: dict[str, list[float]] = {"out_of_fold": [], "own_fold": []}
+    for seed in range(10):
+        rng, fold = np.random.default_rng(seed), np.arange(500) % 5
+        x, target = rng.normal(size=(500, 100)), rng.integers(0, 2, 500)
+        teachers = np.stack([ridge(x[fold != k], target[fold != k] - 0.5) for k in range(5)])
+        said = x @ teachers.T  # (rows, folds)
+        for k in range(5):
+            own, trains = said[:, k], fold != k
+            for name, soft in (("out_of_fold", said[np.arange(500), fold]), ("own_fold", own)):
+                label = 0.5 * (target - 0.5) + 0.5 * soft
+                student = ridge(x[trains], label[trains])
+                found[name].append(auc(target[~trains], x[~trains] @ student))
+    assert np.mean(found["out_of_fold"]) > 0.67
+    assert abs(np.mean(found["own_fold"]) - 0.5) < 0.04
+
+
+def test_a_soft_label_is_of_the_students_own_fold(
+    two_folds: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = two_folds[0]
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    found = []
+    for fold in (0, 1):
+        config = yaml.safe_load((run / f"fold{fold}/config.yaml").read_text())
+        config["distill"] = {"teacher": str(run), "labels": "own_fold"}
+        config["paths"]["cache"] = str(tmp_path)
+        data = build_data(config)
+        classifier = load(run / f"fold{fold}/checkpoints/last.ckpt")
+        frame = predict_rows(trainer, classifier, data, data.train_rows, np.arange(161), fold=-2)
+        found.append(soft_labels(config, data, open_teachers(str(run), runs=run.parent)))
+        assert found[fold][:, 1] == pytest.approx(frame["prob_malignant"].to_numpy(), abs=1e-6)
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    monkeypatch.setattr("isic.engine.teacher._predicted", None)  # it is in the cache
+    teach(config, data)
+    assert cautions(data) == []
+    caplog.set_level("INFO")
+    everywhere = build_data({**config, "fold": "all"})
+    got = []
+    for labels in ("own_fold", "out_of_fold"):
+        config["distill"]["labels"] = labels
+        got.append(soft_labels(config, everywhere, open_teachers(str(run), runs=run)))
+    assert np.array_equal(*got)
+    assert caplog.text.count("fold=all holds nothing out; soft labels are out of fold") == 1
+
+
+def test_the_labels_are_part_of_what_a_run_is(data32: Data) -> None:
+    own, other = (config_of(data32(), labels=x) for x in ("own_fold", "out_of_fold"))
+    assert differing(own, other) == ["distill.labels: own_fold -> out_of_fold"]
+    with pytest.raises(ConfigError, match=r"distill\.labels: expected own_fold or out_of_fold"):
+        Distillation(labels="all")
+
+
+def test_out_of_fold_a_soft_label_is_of_the_fold_that_did_not_train_on_the_row(
     two_folds: tuple[Path, str], tiny_archive: Path
 ) -> None:
     run = two_folds[0]
@@ -122,6 +198,15 @@ def test_training_batches_hold_their_own_rows_soft_labels(data32: Data, tmp_path
     assert batch["teacher"].shape == (16, 1)
     assert batch["teacher"][:, 0].sigmoid().numpy() == pytest.approx(oof[ids].to_numpy(), abs=1e-6)
     assert "teacher" not in next(iter(data.val_dataloader()))
+
+
+def test_a_score_says_that_the_teacher_trained_on_its_rows(data32: Data, tmp_path: Path) -> None:
+    for fold, said in ((0, 1), ("all", 0)):
+        data = data32(split=HALVES, fold=fold)
+        run = tmp_path / "run"
+        teach(config_of(data, str(run if run.exists() else write_teacher(run, data))), data)
+        assert len(cautions(data)) == said
+        assert all("run that trained on the rows scored here" in text for text in cautions(data))
 
 
 def test_rows_that_train_in_every_fold_keep_their_hard_labels(
@@ -166,6 +251,8 @@ def test_another_teacher_under_the_same_name_is_another_run(data32: Data, tmp_pa
     assert one == again != other
     content = run_content(config_of(data, str(tmp_path / "a" / "run")), data)
     assert content["teacher_hash"] == one
+    drop(Waste(tmp_path / "a" / "run" / "fold0" / "checkpoints" / "last.ckpt", 0, whole=False))
+    assert teachers_hash(found[0]) == one  # a teacher that was cleaned is the same teacher
 
 
 def refused(data: ISIC2024DataModule, run: Path | str) -> str:
@@ -200,8 +287,12 @@ def test_no_teacher_and_teachers_that_are_not_finished(data32: Data, tmp_path: P
     with pytest.raises(CheckpointError, match="lacks fold 1 of 2; train fold=1"):
         open_teachers("run/fold0", runs=tmp_path)
     (run / "fold1" / "score.json").unlink()
-    with pytest.raises(CheckpointError, match="is not finished"):
+    with pytest.raises(CheckpointError, match=r"^distill\.teacher: .*fold1 is not finished"):
         open_teachers("run", runs=tmp_path)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "config.yaml").write_text("stacker: {}")
+    with pytest.raises(CheckpointError, match=r"^distill\.teacher: .*is a stack: name a run"):
+        open_teachers("s", runs=tmp_path)
 
 
 def test_a_teacher_that_every_row_trained_teaches_nothing(data32: Data, tmp_path: Path) -> None:

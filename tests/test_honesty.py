@@ -127,7 +127,7 @@ def test_a_sample_of_other_images_is_said_before_the_training(
         ("metrics.monitor=val/acu", "expected one of val/loss, val/pauc, val/auc"),
         ("trainer.max_epochs=0", "max_epochs"),
         ("data.batch_size=0", "data.batch_size: expected a whole number from 1 on, got 0"),
-        ("data.image_size=abc", "data.image_size: expected a whole number from 1 on, got 'abc'"),
+        ("data.image_size=abc", "data.image_size: expected a whole number or null, got 'abc'"),
         ("data.num_workers=foo", "data.num_workers: expected a number or auto"),
         ("sampler.ratio=0", "ratio"),
         ("callbacks.progress=foo", "callbacks.progress: expected"),

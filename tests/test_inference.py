@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isic.engine.decide import check_choices
-from isic.errors import ConfigError
+from isic.engine.decide import check_choices, fit_of
+from isic.engine.inference import check_alike, weights_of
+from isic.errors import ConfigError, DataError
 from isic.predictions import read_predictions
 from isic.predictions.fitted import Fitted
 from isic.predictions.temperature import tempered
@@ -119,6 +120,39 @@ def test_words_that_contradict_each_other(given, message) -> None:
     with pytest.raises(ConfigError, match=message):
         check_choices(CHOICES | given)
     check_choices(CHOICES)
+
+
+def test_checkpoints_of_different_data_sets_are_refused_before_predicting() -> None:
+    def record(name: str, *classes: str) -> dict[str, object]:
+        return {"info": {"name": name}, "classes": list(classes)}
+
+    paths, two = [Path("a.ckpt"), Path("b.ckpt")], record("isic2024", "benign", "malignant")
+    check_alike(paths, [two, two])
+    with pytest.raises(
+        ConfigError, match="a.ckpt is of isic2024 with .* benign, malignant; b.ckpt"
+    ):
+        check_alike(paths, [two, record("isic2019", "MEL", "NV")])
+    theirs = record("isic2020", "benign", "malignant")
+    with pytest.raises(ConfigError, match="b.ckpt is of isic2020"):
+        check_alike(paths, [two, theirs])
+    check_alike(paths, [two, theirs], images="a folder")
+
+
+def test_runs_weigh_alike_however_many_folds_they_have() -> None:
+    folds = [Path(f"runs/{run}/checkpoints/last.ckpt") for run in ("a/fold0", "a/fold1", "b/fold0")]
+    assert weights_of(folds) == [0.5, 0.5, 1]
+    assert weights_of([Path("x/1.ckpt"), Path("x/2.ckpt"), Path("/3.ckpt")]) == [1, 1, 1]
+
+
+def test_a_fit_that_is_not_there_says_which_folds_to_train(tmp_path: Path) -> None:
+    for fold in (0, 1):
+        folder = tmp_path / "run" / f"fold{fold}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("n_folds: 3")
+    (tmp_path / "run" / "fold1" / "score.json").touch()
+    path = tmp_path / "run" / "fold1" / "checkpoints" / "last.ckpt"
+    with pytest.raises(DataError, match="lacks fold 0,2: give .* with -m fold=0,2 first"):
+        fit_of(CHOICES | {"decide": "thresholds"}, {}, [path])
 
 
 @pytest.mark.slow

@@ -43,6 +43,27 @@ def test_identity_leaves_out_place_fold_and_logger():
     assert set(identity({"data": {"rooted": 1}, "named": 2})) == {"data.rooted", "named"}
 
 
+def test_a_key_that_is_null_is_as_one_that_is_not_there():
+    later = with_(distill=None, data={"root": "here", "batch_size": 8, "crop": None})
+    assert identity(later) == identity(CONFIG)
+    names = [
+        run_name({**c, "name": None}, data="d", model="m", content="") for c in (CONFIG, later)
+    ]
+    assert names[0] == names[1]
+    assert differing(CONFIG, with_(seed=None)) == ["seed: 0 -> None"]
+
+
+def test_a_metric_beside_the_monitored_one_changes_nothing_that_is_learnt():
+    def measured(monitor="val/auc", **functions):
+        functions = {k: {"_target_": v} for k, v in functions.items()}
+        return with_(metrics={"monitor": monitor, "mode": "max", "functions": functions})
+
+    one = measured(auc="a")
+    assert identity(one) == identity(measured(auc="a", accuracy="b"))
+    assert differing(one, measured(auc="c")) == ["metrics.functions.auc._target_: a -> c"]
+    assert identity(one) != identity(measured("val/loss", auc="a"))
+
+
 def test_name_does_not_depend_on_the_order_of_keys():
     backwards = {k: CONFIG[k] for k in reversed(CONFIG)}
     names = [
@@ -116,6 +137,21 @@ def test_folds_given_up_before_their_first_epoch_hold_nothing(tmp_path):
     assert yaml.safe_load(folds[0].config_file.read_text())["seed"] == 3
     assert {p.name for p in folds[0].path.iterdir()} == {".lock", "config.yaml"}
     assert not folds[1].config_file.exists()
+
+
+def test_only_the_leading_rank_clears_and_writes(tmp_path):
+    folder = RunFolder(tmp_path / "run" / "fold0")
+    folder.claim(CONFIG, {"archive": "aa"})
+    stored, other = folder.config_file.read_bytes(), with_(seed=3)
+    (folder.path / "metrics.csv").touch()
+    folder.claim(other, {"archive": "aa"}, leads=False)
+    assert folder.config_file.read_bytes() == stored
+    assert (folder.path / "metrics.csv").exists()
+    RunFolder(tmp_path / "new" / "fold0").claim(other, {"archive": "aa"}, leads=False)
+    assert not (tmp_path / "new").exists()
+    begun(folder)
+    with pytest.raises(ConfigError, match="fold0 holds another experiment"):
+        folder.claim(other, {"archive": "aa"}, leads=False)
 
 
 def test_a_fold_that_is_at_its_first_epoch_is_not_given_up(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isic.predictions import read_predictions
+from isic.predictions import read_predictions, write_predictions
 from tests.commands import ForkServer
 
 OFFLINE = """
@@ -75,6 +75,17 @@ def test_what_is_not_there_is_said_before_an_image_is_decoded(commands, base, tm
     assert "predicting with" not in text
     code, text = predicted(commands, runs, "stack=absent")
     assert code == 3 and "expected a folder with stack.json" in text
+
+
+def test_a_run_that_was_trained_anew_is_refused(commands, base, tmp_path) -> None:
+    runs = Path(shutil.copytree(base, tmp_path / "runs"))
+    path = runs / "two" / "oof.parquet"
+    frame = read_predictions(path)
+    keys = ("run", "index_hash", "split_hash", "split_file")
+    changed = frame.assign(prob_malignant=0.25, prob_benign=0.75)
+    write_predictions(path, changed, **{key: frame.attrs[key] for key in keys})
+    code, text = predicted(commands, runs, "stack=s")
+    assert code == 3 and "two is not as" in text and "predicting with" not in text
 
 
 def test_a_manifest_of_other_code_is_refused(commands, base, tmp_path) -> None:

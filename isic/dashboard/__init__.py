@@ -4,6 +4,7 @@
 |---|---|
 | `run` | `publish` a finished run; `open_run`, `log_result`, `close_run` for one that goes on |
 | `send` | one process that sends while a command runs; `send_kept` for `python -m isic sync` |
+| `torn` | where what a killed process wrote ends |
 
 A stage that has a finished folder calls `publish(folder, options, ...)` and nothing else; `options`
 is the plain mapping of conf/logger's key `wandb`, None where it is off.

@@ -70,6 +70,9 @@ def open_run(
 
     if not _DATA_DIR_IS_SET:  # tables wait there to be sent, else below the home folder
         os.environ["WANDB_DATA_DIR"] = str(folder.resolve() / "wandb")
+    # WANDB_MODE=online is for the sender: here W&B would ask the server if it wants telemetry, and
+    # wait for the answer when the command ends.
+    wandb.setup(wandb.Settings(mode="offline"))
     run = wandb.init(
         mode="offline",
         project=options["project"],
@@ -119,7 +122,7 @@ def tolerated() -> Iterator[None]:
         yield
     except Exception as error:  # a socket's, a mailbox's, its own
         if not _stopped:
-            log.warning("W&B stopped (%r); metrics.csv goes on", error)
+            log.warning("W&B stopped (%r); what is on disk stays, and the work goes on", error)
         _stopped.append(repr(error))
 
 
@@ -191,11 +194,15 @@ def publish(
     job_type: str,
     tags: Sequence[str] = (),
 ) -> None:
-    """The whole entry of a finished run in one call: what its folder and its score hold."""
+    """The whole entry of a run in one call: what its folder and its score hold.
+
+    What W&B cannot do is logged: the run stands without it.
+    """
     if options is None or not is_on(options):
         return
-    run = open_run(
-        folder, options, group=name, name=name, config=config, job_type=job_type, tags=tags
-    )
-    log_result(run, folder, result)
-    close_run(run)
+    with tolerated():
+        run = open_run(
+            folder, options, group=name, name=name, config=config, job_type=job_type, tags=tags
+        )
+        log_result(run, folder, result)
+        close_run(run)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from isic.dashboard.torn import cut_torn_end
 from isic.errors import ConfigError, IsicError
 from isic.workers import die_with_parent
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 6.0  # seconds for all senders together, once the command has nothing else to do
 ANSWER = 10.0  # seconds for a connection
+SETTLED = 15.0  # seconds after which W&B's service, which outlives its run, writes no more
 SERVER = "https://api.wandb.ai"
 
 _senders: dict[Path, subprocess.Popen[bytes]] = {}
@@ -122,6 +124,9 @@ def send_kept(folders: list[Path], *, timeout: float) -> list[Path]:
     if not has_key():
         raise ConfigError("W&B: no API key. Set WANDB_API_KEY, or type `wandb login` once.")
     check_server()
+    for path in (path for folder in folders for path in folder.glob("*.wandb")):
+        if time.time() - path.stat().st_mtime > SETTLED:
+            cut_torn_end(path)
     process = subprocess.Popen(
         [sys.executable, "-m", "wandb", "sync", *map(str, folders)],
         env=_own_environment(),

@@ -44,8 +44,8 @@ class AuxiliaryOptions:
     def __post_init__(self) -> None:
         """Refuse no column, one named twice, and a weight that is no share of anything."""
         given = self.columns
-        listed = not isinstance(given, str) and all(isinstance(name, str) for name in given)
-        if not listed or not given or len(set(given)) < len(given):
+        listed = isinstance(given, Sequence) and all(isinstance(name, str) for name in given)
+        if isinstance(given, str) or not listed or not given or len(set(given)) < len(given):
             raise ConfigError(
                 f"auxiliary.columns: expected a list of columns, each once, got {given!r}; "
                 "say auxiliary.columns=[diagnosis]"
@@ -114,13 +114,20 @@ def check_names(
     rows: pd.DataFrame, names: Sequence[str], *, info: DatasetInfo, inputs: Sequence[str] = ()
 ) -> None:
     """Raise ConfigError for a name that can be no auxiliary target of these rows."""
-    allowed = [c for c in rows.columns if c not in (*REFUSED, *info.classes)]
+    no_target = (*REFUSED, *info.classes)
+    allowed = [c for c in rows.columns if c not in no_target and not c.endswith("_id")]
     for name in names:
         column = _column(rows, name)
         if name in info.classes or name == "target":
             raise ConfigError(f"auxiliary.columns: {name} is the label itself, learnt as it is")
+        if name.endswith("_id") and name in rows:
+            raise ConfigError(
+                f"auxiliary.columns: {name} is an id, which new patients do not share; learn "
+                f"whether it is there: {name}{PRESENT}"
+            )
         if column not in allowed and not (name.endswith(PRESENT) and column in rows):
-            near = difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
+            known = [*allowed, *(f"{c}{PRESENT}" for c in rows.columns if c.endswith("_id"))]
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else ", ".join(allowed)
             raise ConfigError(
                 f"auxiliary.columns: {name} is no column of {info.name} that can be learnt; {hint}"

@@ -46,7 +46,8 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
     Batches: `image` uint8 (B, 3, S, S), `target` int64 (B,), -1 unlabelled, `row` int64 (B,); of
     several views also `image_<view>` and `has_<view>`; `metadata` float32 (B, M) where it is on;
     `aux_<column>` (B,) while training and validating. Training batches also hold what is put into
-    `train_columns`: arrays of a row a `train_rows`, by name, such as the soft labels of a teacher.
+    `train_columns`: arrays of a row a `train_rows`, by name, such as the soft labels of a teacher;
+    `cautions` are sentences on them that a score is to be read with.
     """
 
     index_builder: Callable[[Path], Index] | None = None
@@ -94,13 +95,13 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
         self.image_size, self.cache_root = image_size or 224, Path(cache_root)
         self.views, self.metadata = list(views or ()), list(metadata or ())
         self.auxiliary, self.train_columns = list(auxiliary or ()), dict[str, NDArray[Any]]()
+        self.cautions = list[str]()
         self.transforms, self.sampler = transforms or FastAugment, sampler or ShuffledBatches
         self.batch_size, self.num_workers = batch_size, num_workers
         kinds = (cache, resize, crop_border, colour_constancy, on_bad_image, missing_images)
         self.pixels = PixelOptions(self.cache_root, *kinds)
         self.val_negatives, self.seed, self.runs_root = val_negatives, seed, Path(runs_root)
-        self.samples_per_epoch = samples_per_epoch
-        self._next_epoch = 0
+        self.samples_per_epoch, self._next_epoch = samples_per_epoch, 0
 
     @property
     def epoch_class_counts(self) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from isic.engine.build import build_metrics
 from isic.errors import ConfigError, DataError
@@ -89,6 +90,11 @@ def fit_of(
     try:
         fitted = Fitted.read(folders[0])
     except DataError as error:
+        if absent := _unfinished(folders[0]):
+            raise DataError(
+                f"{named}: fitted on the out-of-fold rows of all folds, and {folders[0]} lacks "
+                f"fold {absent}: give its train.py command with -m fold={absent} first"
+            ) from None
         raise DataError(f"{named}: {error}") from None
     if fitted.split_hash != record["split_hash"]:
         raise DataError(
@@ -101,6 +107,14 @@ def fit_of(
             "training rows; leave it at none"
         )
     return fitted
+
+
+def _unfinished(run: Path) -> str:
+    """The folds of a run that are not finished, as fold= takes them."""
+    configs = sorted(run.glob("fold*/config.yaml"))
+    n_folds = yaml.safe_load(configs[0].read_text())["n_folds"] if configs else 0
+    absent = [k for k in range(n_folds) if not (run / f"fold{k}" / "score.json").exists()]
+    return ",".join(map(str, absent))
 
 
 def as_predicted(

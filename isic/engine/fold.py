@@ -25,7 +25,7 @@ from isic.engine.build import (
     build_trainer,
     check_components,
 )
-from isic.engine.cautions import cautions
+from isic.engine.cautions import cautions, seen_by_weights
 from isic.engine.content import run_content
 from isic.engine.inference import predict_rows
 from isic.engine.launch import check_nodes, is_launched, is_relaunched, rank, relaunch
@@ -84,7 +84,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
             f"{folder.path} instead"
         )
     with folder.lock() if leads else nullcontext():
-        folder.claim(config, content, overwrite=config["overwrite"] and leads)
+        folder.claim(config, content, overwrite=config["overwrite"] and leads, leads=leads)
         if folder.finished:
             when = time.strftime(
                 "%Y-%m-%d %H:%M", time.localtime(folder.score_file.stat().st_mtime)
@@ -92,6 +92,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
             log.info("finished on %s; overwrite=true trains it again", when)
         else:
             teach(config, data)  # before a relaunch: its ranks find the soft labels in the cache
+            data.cautions += seen_by_weights(config["model"].get("pretrained"), data)
             if options.n_devices > 1 and not is_launched():
                 data.setup("fit")  # what is wrong with data or checkpoint is said here, once
                 _ = _readable(folder.last) if folder.last.exists() else None

@@ -52,24 +52,62 @@ def predict(cfg: DictConfig) -> str:
         )
     quiet()
     checkpoints = find_checkpoints(config["ckpt"], runs=Path(config["paths"]["runs"]))
-    frames, data, record, fitted = [], None, {}, None
-    for path in checkpoints:
-        record = read(path)["isic"]
+    records: list[dict[str, Any]] = [read(path)["isic"] for path in checkpoints]
+    check_alike(checkpoints, records, images=config["images"])
+    frames, data, fitted = [], None, None
+    for path, record in zip(checkpoints, records, strict=True):
         check_combine(config["combine"], record)
         fitted = fit_of(config, record, checkpoints)
         log.info("predicting with %s", path)
         data = data_of(record, config)
         frames.append(predict_checkpoint(path, data, record, config))
     assert data is not None
-    frame = ensemble(frames, method=config["combine"]) if len(frames) > 1 else frames[0]
-    return write_results(frame, data, record, config, checkpoints, fitted)
+    frame = frames[0]
+    if len(frames) > 1:
+        frame = ensemble(frames, method=config["combine"], weights=weights_of(checkpoints))
+    return write_results(frame, data, records[-1], config, checkpoints, fitted)
 
 
-def find_checkpoints(given: str | Sequence[str], *, runs: Path = Path("runs")) -> list[Path]:
+def weights_of(checkpoints: Sequence[Path]) -> list[float]:
+    """Of each checkpoint, so that runs weigh alike however many of their folds are given."""
+    runs = [_run_of(path.resolve()) for path in checkpoints]
+    return [1 / runs.count(run) for run in runs]
+
+
+def _run_of(path: Path) -> Path:
+    """The folder of a checkpoint's run; a file elsewhere stands for itself."""
+    inside = path.parent.name == "checkpoints" and path.parents[1].name.startswith("fold")
+    return path.parents[2] if inside else path
+
+
+def check_alike(
+    checkpoints: Sequence[Path], records: Sequence[Mapping[str, Any]], *, images: str | None = None
+) -> None:
+    """Refuse checkpoints whose predictions cannot be averaged, before any is computed.
+
+    images: A folder that is predicted, whichever data set a checkpoint is of.
+
+    Raises:
+        ConfigError: Other classes, or another data set; names both files.
+    """
+    first = records[0]
+    for path, record in zip(checkpoints, records, strict=True):
+        other = record["info"]["name"] != first["info"]["name"] and not images
+        if other or list(record["classes"]) != list(first["classes"]):
+            listed = "; ".join(
+                f"{p} is of {r['info']['name']} with the classes {', '.join(r['classes'])}"
+                for p, r in ((checkpoints[0], first), (path, record))
+            )
+            raise ConfigError(f"ckpt: expected checkpoints of one data set, got {listed}")
+
+
+def find_checkpoints(
+    given: str | Sequence[str], *, runs: Path = Path("runs"), key: str = "ckpt"
+) -> list[Path]:
     """Files, fold folders and run folders -> checkpoint files.
 
     A finished fold gives the checkpoint that was scored. What is not there is looked for by its
-    name under `runs`.
+    name under `runs`. `key` is the option that names them, for messages.
 
     Raises:
         CheckpointError: Nothing there, or a fold that is not finished.
@@ -80,39 +118,45 @@ def find_checkpoints(given: str | Sequence[str], *, runs: Path = Path("runs")) -
         if not path.exists() and (runs / item).exists():
             path = runs / item
         if path.is_dir():
-            found += [_scored_checkpoint(fold) for fold in _folds(path)]
+            found += [_scored_checkpoint(fold, key) for fold in _folds(path, key)]
         else:
             found.append(path)
     if not found:
-        raise CheckpointError(f"ckpt: expected a file, a fold or a run, got {given!r}")
+        raise CheckpointError(f"{key}: expected a file, a fold or a run, got {given!r}")
     return found
 
 
-def _folds(run: Path) -> list[Path]:
+def _folds(run: Path, key: str) -> list[Path]:
     """The numbered folds of a run, else `foldall`; a fold folder stands for itself."""
     if (run / "config.yaml").exists():
         if "stacker" in yaml.safe_load((run / "config.yaml").read_text()):
-            raise CheckpointError(f"ckpt: {run.resolve()} is a stack: predict.py stack={run}")
+            mend = f"predict.py stack={run}" if key == "ckpt" else "name a run that has checkpoints"
+            raise CheckpointError(f"{key}: {run.resolve()} is a stack: {mend}")
         return [run]
     numbered = sorted(p.parent for p in run.glob("fold[0-9]*/config.yaml"))
     if not numbered and (run / "foldall" / "config.yaml").exists():
         return [run / "foldall"]
     if not numbered:
-        raise CheckpointError(f"ckpt: {run.resolve()} is neither a run nor a fold: no config.yaml")
+        raise CheckpointError(f"{key}: {run.resolve()} is neither a run nor a fold: no config.yaml")
     n_folds = yaml.safe_load((numbered[0] / "config.yaml").read_text())["n_folds"]
-    if len(numbered) < n_folds:
+    if len(numbered) < n_folds and key == "ckpt":
         log.warning("%s: %d of %d folds are there and averaged", run, len(numbered), n_folds)
     return numbered
 
 
-def _scored_checkpoint(fold: Path) -> Path:
+def _scored_checkpoint(fold: Path, key: str) -> Path:
     if not (fold / "score.json").exists():
         raise CheckpointError(
-            f"ckpt: {fold.resolve()} is not finished (no score.json): give its train.py command "
-            "again, or name its checkpoint file"
+            f"{key}: {fold.resolve()} is not finished (no score.json): give its train.py command "
+            f"again{', or name its checkpoint file' if key == 'ckpt' else ''}"
         )
     config = yaml.safe_load((fold / "config.yaml").read_text())
     name = "best" if config["evaluate"] == "best" and config["fold"] != "all" else "last"
+    if not (fold / "checkpoints").exists():
+        raise CheckpointError(
+            f"{key}: {fold.resolve()} has a score and no weights: a sweep keeps those of its best "
+            "trials (keep_weights). Train with the settings of its config.yaml, under another name"
+        )
     return fold / "checkpoints" / f"{name}.ckpt"
 
 

@@ -25,12 +25,13 @@ from isic.errors import ConfigError, DataError
 from isic.features.family import Family
 from isic.features.image_scores import with_scores
 from isic.index.schema import Index, sample_rows
-from isic.predictions import ensemble
+from isic.predictions import ensemble, read_predictions
 from isic.predictions.fitted import Fitted
 from isic.predictions.table import prob_columns
 from isic.prepare import open_index
 from isic.stack.feature_inputs import applied_inputs
 from isic.stack.manifest import MANIFEST, Stack, open_stack
+from isic.stack.scores import content_hash
 from isic.training.checkpoint import read
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ def open_parts(folder: Path, *, trust: bool = False) -> Parts:
                 f"{folder} was fitted on run {entry['run']}, which is not at {run}; put it there, "
                 "with its checkpoints"
             )
+        refuse_changed(run, entry["hash"], folder)
         if (run / MANIFEST).is_file():
             stacks[entry["run"]] = open_parts(run, trust=trust)
             continue
@@ -123,6 +125,13 @@ def open_parts(folder: Path, *, trust: bool = False) -> Parts:
         if absent := [p for p in checkpoints[entry["run"]] if not p.is_file()]:
             raise DataError(f"checkpoints of run {entry['run']} are gone: {absent[0]}")
     return Parts(stack, checkpoints, stacks)
+
+
+def refuse_changed(run: Path, wanted: str, stack: Path) -> None:
+    """Raise DataError where a run's out-of-fold predictions, if there, are not those of the fit."""
+    path = run / "oof.parquet"
+    if path.is_file() and content_hash(read_predictions(path)) != wanted:
+        raise DataError(f"{run} is not as {stack} was fitted on it; fit the stack again")
 
 
 def refuse_foreign(stack: Stack) -> None:
@@ -152,18 +161,28 @@ def open_archive(stack: Stack, config: Mapping[str, Any]) -> Archive:
     return Archive(index, root)
 
 
-def predict_parts(parts: Parts, archive: Archive, config: Mapping[str, Any]) -> pd.DataFrame:
-    """The predictions table of a stack, its runs first."""
-    stack = parts.stack
+def predict_parts(
+    parts: Parts,
+    archive: Archive,
+    config: Mapping[str, Any],
+    done: dict[str, pd.DataFrame] | None = None,
+) -> pd.DataFrame:
+    """The predictions table of a stack, its runs first.
+
+    done: Tables of runs so far, by name; a run that two stacks name is decoded once.
+    """
+    stack, done = parts.stack, {} if done is None else done
     samples = sample_rows(archive.index)
     rows = samples[samples["split"] == "test"].reset_index(drop=True)
-    tables = {}
-    for entry in stack.about["runs"]:
-        name = entry["run"]
+    names = [entry["run"] for entry in stack.about["runs"]]
+    for name in names:
+        if name in done:
+            continue
         if name in parts.stacks:
-            tables[name] = predict_parts(parts.stacks[name], archive, config)
+            done[name] = predict_parts(parts.stacks[name], archive, config, done)
         else:
-            tables[name] = _image_run(parts.checkpoints[name], stack, config)
+            done[name] = _image_run(parts.checkpoints[name], stack, config)
+    tables = {name: done[name] for name in names}
     if tables:
         rows = with_scores(rows, tables)
     families: dict[str, Family] = {

@@ -1,12 +1,17 @@
 """What finished runs say of the rows that a student learns from: `distill.teacher`.
 
-Where the teacher stands on the student's split, a row's soft label is that of the fold which did
-not train on it; a row that trains in every fold (-2) has none and keeps its hard label alone.
+Where the teacher stands on the student's split, `distill.labels` says which of its folds speak:
+  own_fold     the one that holds out what the student holds out. It trained on the student's
+               training rows, those of every fold (-2) too, and tells nothing of the others.
+  out_of_fold  for each row the one that did not train on it; a row of every fold has no soft label
+               and keeps its hard one alone. Where every row trains (fold=all) it is always this.
 Elsewhere the teacher never saw the rows, and all its folds predict them. Of several teachers the
 probabilities are averaged. They are computed once and kept in `<cache>/teachers/`.
 
-Trap: another split of the same rows would give soft labels from folds that trained on what the
-student holds out, so that it is refused.
+Trap: the folds behind out-of-fold labels trained on the rows that a student of one fold holds out,
+and it learns what they learnt: of random labels, five folds, 500 rows and 100 features a linear
+student has an AUC of 0.70 on them, with labels of its own fold 0.5 (tests/test_distill.py). The
+score of such a run says so. Another split of the same rows is refused: it would leak as well.
 """
 
 import hashlib
@@ -20,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 import yaml
 from hydra.utils import instantiate
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -80,7 +86,7 @@ def _opened(name: str, runs: Path) -> Teacher:
             f"{runs.resolve()}, got {name!r}"
         )
     found: dict[int | str, Path] = {}
-    for path in find_checkpoints([str(run)]):
+    for path in find_checkpoints([str(run)], key="distill.teacher"):
         config = yaml.safe_load((path.parent.parent / "config.yaml").read_text())
         found[config["fold"]] = path
     needed = [] if "all" in found else range(config["n_folds"])
@@ -93,21 +99,30 @@ def _opened(name: str, runs: Path) -> Teacher:
 
 
 def teachers_hash(teachers: Sequence[Teacher]) -> str:
-    """Hash of the content of all checkpoints and out-of-fold tables. Twelve hex digits."""
+    """Hash of the weights and out-of-fold tables of all folds. Twelve hex digits.
+
+    What `python -m isic runs --clean` drops of a checkpoint is not in it.
+    """
     parts = []
     for teacher in teachers:
         for fold, path in teacher.checkpoints.items():
             files = [f for f in (path, path.parent.parent / "oof.parquet") if f.exists()]
             stats = [(f, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-            parts += [str(fold), *(_file_hash(*stat) for stat in stats)]
+            parts += [str(fold), *(_content_hash(*stat) for stat in stats)]
     return _hash(parts)
 
 
 @lru_cache
-def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
-    """Of a file's content; asked for twice in a command, of files of hundreds of MB."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
+    """Of a table's bytes, or a checkpoint's weights; asked for twice in a command."""
+    if path.suffix != ".ckpt":
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    digest = hashlib.blake2b()
+    for name, tensor in read(path)["state_dict"].items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _hash(parts: Sequence[str]) -> str:
@@ -157,7 +172,8 @@ def teach(config: Mapping[str, Any], data: LesionDataModule) -> None:
     if not config.get("distill"):
         return
     names = config["distill"]["teacher"]
-    probs = soft_labels(config, data, open_teachers(names, runs=Path(config["paths"]["runs"])))
+    teachers = open_teachers(names, runs=Path(config["paths"]["runs"]))
+    probs = soft_labels(config, data, teachers)
     use = data.positions["train"]
     known = np.isfinite(probs[use]).all(axis=1)
     everywhere = (data.train_rows.table["fold"].to_numpy()[use] == TRAINS) & ~known
@@ -173,6 +189,31 @@ def teach(config: Mapping[str, Any], data: LesionDataModule) -> None:
             "of them trained it; name a run of folds"
         )
     data.train_columns[KEY] = teacher_logits(probs, instantiate(config["loss"]).activation)
+    data.cautions = _cautions(config, teachers, data)
+
+
+def _own_fold(config: Mapping[str, Any], data: LesionDataModule) -> int | None:
+    """The teacher's fold that speaks for this student's split; None: each of its own rows."""
+    if config["distill"]["labels"] == "out_of_fold":
+        return None
+    return None if data.fold == "all" else int(data.fold)
+
+
+def _same_split(teacher: Teacher, data: LesionDataModule) -> bool:
+    return bool(teacher.record["split_hash"] == data.split.hash)
+
+
+def _cautions(
+    config: Mapping[str, Any], teachers: Sequence[Teacher], data: LesionDataModule
+) -> list[str]:
+    """What the student's held-out score is to be read with."""
+    told = [t for t in teachers if _same_split(t, data)]
+    if data.fold == "all" or _own_fold(config, data) is not None or not told:
+        return []
+    return [
+        f"soft labels are of folds of {first_five(t.run.name for t in told)} that trained on the "
+        "rows scored here: the score is too good; take distill.labels=own_fold"
+    ]
 
 
 def soft_labels(
@@ -180,11 +221,16 @@ def soft_labels(
 ) -> Probs:
     """Mean probabilities (N, C) for each of `data.train_rows`; NaN where no teacher has any."""
     ids = data.train_rows.table["image_id"]
-    key = _hash([teachers_hash(teachers), archive_hash(data.index), data.split.hash, *ids])
+    same = any(_same_split(t, data) for t in teachers)
+    own = _own_fold(config, data) if same else None  # elsewhere all folds share one table
+    if same and own is None and config["distill"]["labels"] == "own_fold":
+        log.info("distill.labels: fold=all holds nothing out; soft labels are out of fold")
+    content = [teachers_hash(teachers), archive_hash(data.index), data.split.hash, f"fold {own}"]
+    key = _hash([*content, *ids])
     path = Path(config["paths"]["cache"]).resolve() / "teachers" / f"{key}.parquet"
     with waiting_lock(path.with_suffix(".lock"), "asking the teacher"):
         if not path.exists():
-            each = np.stack([_probs_of(teacher, config, data) for teacher in teachers])
+            each = np.stack([_probs_of(t, config, data, own=own) for t in teachers])
             known = np.isfinite(each)
             with np.errstate(invalid="ignore"):
                 mean = np.where(known, each, 0).sum(axis=0) / known.sum(axis=0)
@@ -196,28 +242,35 @@ def soft_labels(
     return table[list(data.index.info.classes)].to_numpy(np.float64)
 
 
-def _probs_of(teacher: Teacher, config: Mapping[str, Any], data: LesionDataModule) -> Probs:
-    """One teacher's probabilities (N, C) of rows that did not train what gives them."""
+def _probs_of(
+    teacher: Teacher, config: Mapping[str, Any], data: LesionDataModule, *, own: int | None
+) -> Probs:
+    """One teacher's probabilities (N, C); NaN of one that trained on every row of this split.
+
+    own: Its fold that speaks, where it stands on the student's split.
+    """
     ids, columns = data.train_rows.table["image_id"], [f"prob_{c}" for c in data.index.info.classes]
-    if teacher.record["split_hash"] != data.split.hash:
-        frames = _predicted(teacher, config, data)
+    same = _same_split(teacher, data)
+    if same and "all" in teacher.checkpoints:
+        return np.full((len(ids), len(columns)), np.nan)
+    if not same or own is not None:
+        asked = [path for fold, path in teacher.checkpoints.items() if not same or fold == own]
+        frames = _predicted(asked, config, data)
         every = np.stack([f[columns].to_numpy(np.float64) for f in frames])
         return np.asarray(every.mean(axis=0))
-    if "all" in teacher.checkpoints:
-        return np.full((len(ids), len(columns)), np.nan)
     oof = assemble_oof(teacher.folds).set_index("image_id")
     return oof[columns].reindex(ids).to_numpy(np.float64)
 
 
 def _predicted(
-    teacher: Teacher, config: Mapping[str, Any], data: LesionDataModule
+    checkpoints: Sequence[Path], config: Mapping[str, Any], data: LesionDataModule
 ) -> list[pd.DataFrame]:
-    """Predictions of every row that the student may train on, by each fold of a teacher."""
+    """Predictions of every row that the student may train on, by some folds of a teacher."""
     quiet()
     options: TrainerOptions = instantiate(config["trainer"])
     arguments = {**options.trainer_arguments(), "devices": 1, "strategy": "auto", "num_nodes": 1}
     frames = []
-    for path in teacher.checkpoints.values():
+    for path in checkpoints:
         log.info("teacher: predicting with %s", path)
         own = _seen_by(read(path)["isic"], config)
         trainer = pl.Trainer(

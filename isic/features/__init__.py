@@ -1,6 +1,8 @@
 """Index and out-of-fold predictions -> one table of features, a row a sample. No torch.
 
-`table.py` says how the parts go together; a family a file:
+`table.py` says how the parts go together and `family.py` what a family is; `cache.py` keeps what
+was made, `grouped.py` has statistics within groups, `selection.py` chooses among features, with the
+tests of `relevance.py`. The families:
 
 | family | learns | reads | gives |
 |---|---|---|---|

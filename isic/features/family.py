@@ -8,6 +8,7 @@ Trap: a column the test table lacks, or text where a number belongs, must not be
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,12 +83,20 @@ def without_infinities(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float6
     return np.where(beyond, np.nan, values) if beyond.any() else values
 
 
-def require(rows: pd.DataFrame, columns: Iterable[str], *, by: str = "") -> None:
-    """Raise DataError where the table lacks one of `columns`, naming all of them."""
+def require(
+    rows: pd.DataFrame, columns: Iterable[str], *, by: str = "", formulas: Iterable[str] = ()
+) -> None:
+    """Raise DataError where the table lacks one of `columns`, with the names that are nearest.
+
+    formulas: Names that would do as well.
+    """
     absent = [c for c in dict.fromkeys(columns) if c not in rows]
     if absent:
+        known = [*map(str, rows.columns), *formulas]
+        near = [n for c in absent for n in get_close_matches(c, known, n=2, cutoff=0.7)]
+        hint = f" Near it: {', '.join(list(dict.fromkeys(near))[:5])}." if near else ""
         raise DataError(
-            f"features{f' {by}' if by else ''}: the table has no column {first_five(absent)}; "
-            f"it has {', '.join(map(str, rows.columns))}. Choose families that suit the archive: "
-            "features=[...]"
+            f"features{f' {by}' if by else ''}: the table has no column {first_five(absent)}"
+            f"{', and no formula has that name' if formulas else ''}.{hint} Choose families that "
+            "suit the archive: features=[...]"
         )

@@ -10,6 +10,7 @@ honest name here. In the three public test rows `stdLExt` repeats `Lext`, in tra
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from types import CodeType
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from isic.errors import ConfigError, first_five
 from isic.features.family import State, frame_of, number, without_infinities
 
 PREFIX = "tbp_lv_"
@@ -140,6 +142,12 @@ class LesionShape:
 
     name: ClassVar[str] = "lesion_shape"
     learns: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is none of FORMULAS, which would be taken for a column."""
+        for odd in [f for f in self.formulas or () if f not in FORMULAS]:
+            near = ", ".join(get_close_matches(odd, FORMULAS, n=5)) or first_five(FORMULAS)
+            raise ConfigError(f"lesion_shape.formulas: no formula {odd!r}; there are {near}")
 
     @property
     def _chosen(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Which features a stack keeps: chosen on a fold's training rows, written down as a file.
+"""Which features a stack keeps: chosen on a fold's training rows.
 
 `fit(values, names, target, groups)` -> `Selection`, for each of the three ways:
 
@@ -10,14 +10,13 @@
 
 Source: the reference system's 55 -> 20 (the three tests); 1st and 13th place of ISIC 2024 (dropped
 by permutation); Altmann et al. 2010 (null importance). Row unit: a sample, (N, F) float32.
+A stack's folder lists what its folds kept in `kept.txt` (`isic.stages.stack_fit`).
 Trap: features chosen on all rows have seen the validation labels: fit inside the fold.
 """
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ import numpy.typing as npt
 
 from isic.errors import ConfigError, DataError, first_five
 from isic.features.relevance import anova_f, chi2, mutual_information
-from isic.runs import write_text
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +42,6 @@ class Selection:
 
     kept: tuple[str, ...]
     scores: dict[str, float]
-
-    def write(self, path: Path) -> Path:
-        """As JSON, the best first: `{"kept": [...], "scores": {...}}`."""
-        ranked = dict(sorted(self.scores.items(), key=lambda item: -item[1]))
-        write_text(path, json.dumps({"kept": list(self.kept), "scores": ranked}, indent=2) + "\n")
-        return path
-
-    @classmethod
-    def read(cls, path: Path) -> "Selection":
-        """The inverse of `write`."""
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        return cls(tuple(plain["kept"]), plain["scores"])
 
 
 @dataclass(frozen=True)
@@ -117,15 +103,35 @@ class PermutationSelection:
         inner = StratifiedGroupKFold(self.folds, shuffle=True, random_state=self.seed)
         losses = []
         for train, held in inner.split(values, target, groups):
+            known = np.unique(target[train])
+            held = held[np.isin(target[held], known)]  # a rare class may be of one patient
+            if len(known) < 2 or len(np.unique(target[held])) < 2:
+                continue
             model = self.estimator()
-            model.fit(values[train], target[train])
-            losses.append(self._losses(model, np.array(values[held]), target[held], rng))
+            model.fit(values[train], np.searchsorted(known, target[train]))
+            losses.append(self._losses(model, known, values[held], target[held], rng))
+        if not losses:
+            raise DataError(
+                "selection: no inner fold trains and tests two classes; take "
+                "selection=statistical, or fewer inner folds: selection.folds=2"
+            )
         score = np.mean(losses, axis=0)
         return _selection(names, score, np.flatnonzero(score > self.least))
 
-    def _losses(self, model: Any, held: Matrix, target: Target, rng: np.random.Generator) -> Scores:
-        """Of each feature (F,); a feature that is constant in `held` costs nothing."""
-        whole = self.metric(target, _probs(model, held))
+    def _losses(
+        self, model: Any, known: Target, held: Matrix, target: Target, rng: np.random.Generator
+    ) -> Scores:
+        """Of each feature (F,); a feature that is constant in `held` costs nothing.
+
+        known: Classes that the model was fitted on; only those of `target` are scored.
+        """
+        present, label = np.unique(target, return_inverse=True)
+        columns = np.searchsorted(known, present)
+
+        def metric() -> float:
+            return self.metric(label, _probs(model, held, columns))
+
+        whole = metric()
         losses = np.zeros(held.shape[1])
         for i in range(held.shape[1]):
             column = held[:, i].copy()
@@ -133,7 +139,7 @@ class PermutationSelection:
                 continue
             for _ in range(self.repeats):
                 held[:, i] = rng.permutation(column)
-                losses[i] += (whole - self.metric(target, _probs(model, held))) / self.repeats
+                losses[i] += (whole - metric()) / self.repeats
             held[:, i] = column
         return losses
 
@@ -173,9 +179,9 @@ class NullImportance:
         return np.asarray(model.feature_importances_, dtype=np.float64)
 
 
-def _probs(model: Any, values: Matrix) -> Scores:
-    """(N, C), or P(class 1) (N,) when binary, as the metrics take it."""
-    probs = np.asarray(model.predict_proba(values), dtype=np.float64)
+def _probs(model: Any, values: Matrix, columns: npt.NDArray[np.intp]) -> Scores:
+    """Some columns (N, C), or P(class 1) (N,) where they are two, as the metrics take it."""
+    probs = np.asarray(model.predict_proba(values), dtype=np.float64)[:, columns]
     return probs[:, 1] if probs.shape[1] == 2 else probs
 
 

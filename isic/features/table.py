@@ -10,8 +10,8 @@ The way of a stack:
         extra = make_features(learned, samples, states, info=info)
         table = join_features([base, extra])
 
-`build_features` does the same in one call for one mask of training rows. A saved stack applies
-`make_features(families, test_samples, states)` and gets the same names in the same order.
+A saved stack applies `make_features(families, test_samples, states, info=info)` and gets the same
+names in the same order.
 Row unit: a sample. Missing is NaN; infinite values become NaN, and the log counts them. Constant
 columns stay, so that train and test cannot differ: trees ignore them, selection drops them.
 Trap: within-patient features are made of all rows of a patient that are given together, so give
@@ -30,6 +30,7 @@ import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
 from isic.features.family import LARGEST, Family, State, require
+from isic.features.lesion_shape import FORMULAS
 from isic.index.schema import DatasetInfo, refuse_train_only
 
 log = logging.getLogger(__name__)
@@ -55,13 +56,6 @@ class FeatureTable:
         """The same as a table indexed by image_id; shares memory."""
         index = pd.Index(self.ids, name="image_id")
         return pd.DataFrame(self.values, index=index, columns=list(self.names), copy=False)
-
-    def select(self, names: Sequence[str]) -> "FeatureTable":
-        """Only the columns `names`, in their order; DataError for one that is not there."""
-        place = {name: i for i, name in enumerate(self.names)}
-        if absent := [name for name in names if name not in place]:
-            raise DataError(f"features: no {first_five(absent)} among the {len(place)} features")
-        return FeatureTable(self.ids, tuple(names), self.values[:, [place[n] for n in names]])
 
 
 def split_families(
@@ -114,18 +108,6 @@ def make_features(
     )
 
 
-def build_features(
-    samples: pd.DataFrame,
-    families: Mapping[str, Family],
-    *,
-    training: npt.NDArray[np.bool_],
-    info: DatasetInfo,
-) -> tuple[FeatureTable, dict[str, State]]:
-    """Fit on `samples[training]`, apply to all: the table and the states that made it."""
-    states = fit_features(families, samples[training], info=info)
-    return make_features(families, samples, states, info=info), states
-
-
 def join_features(tables: Sequence[FeatureTable]) -> FeatureTable:
     """Put tables of the same rows side by side."""
     first = tables[0]
@@ -148,7 +130,7 @@ def check_columns(families: Mapping[str, Family], rows: pd.DataFrame, info: Data
     for key, family in families.items():
         needed = family.needs(list(rows.columns))
         refuse_train_only(needed, info)
-        require(rows, needed, by=key)
+        require(rows, needed, by=key, formulas=FORMULAS)
 
 
 def _make(

@@ -37,7 +37,8 @@ def launch(jobs: Jobs, options: Mapping[str, Any]) -> list[Outcome]:
     n_jobs = options["n_jobs"]
     if not isinstance(n_jobs, int) or n_jobs < 1:
         raise ConfigError(f"hydra.launcher.n_jobs: expected a number of processes, got {n_jobs!r}")
-    folder = Path(options["folder"]).resolve() / time.strftime("%Y%m%d-%H%M%S")
+    launched = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"  # a script may start several
+    folder = Path(options["folder"]).resolve() / launched
     folder.mkdir(parents=True, exist_ok=True)
     names, outcomes = jobs.names(), dict[int, Outcome]()
     waiting = list(range(len(names)))

@@ -68,12 +68,21 @@ class ArrayJob:
 
 
 def _note_signals() -> list[int]:
-    """SIGTERM and SIGUSR2 as they come, before submitit's handlers see them."""
+    """SIGTERM and SIGUSR2 as they come, before submitit's handlers see them.
+
+    SLURM may send SIGUSR2 twice, and ends loaders with it, of which torch's handler tells by an
+    error: neither is to come into the middle of a requeue.
+    """
     asked: list[int] = []
 
     def noted(before: Any, number: int, frame: Any) -> None:
         asked.append(number)
-        before(number, frame)
+        again = signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            before(number, frame)
+        finally:
+            signal.signal(number, again)
 
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, partial(noted, signal.getsignal(number)))
@@ -87,7 +96,7 @@ def _await_the_end(rank: int, asked: Sequence[int]) -> None:
     """
     log.info("SLURM ends this job; it goes on where SLURM starts it again")
     if rank == 0 and signal.SIGUSR2 in asked:
-        signal.raise_signal(signal.SIGUSR2)  # requeues; an error may have come between
+        signal.raise_signal(signal.SIGUSR2)  # requeues, where scontrol failed the first time
     time.sleep(PREEMPTION)
     sys.exit(128 + signal.SIGTERM)
 

@@ -1,6 +1,5 @@
 """The worker's side of `isic.search.server`: start a job, ask how it stands, end its tree."""
 
-import ctypes
 import json
 import os
 import signal
@@ -16,8 +15,9 @@ import yaml
 
 from isic.errors import IsicError
 from isic.runs import write_text
+from isic.workers import die_with_parent
 
-PR_SET_PDEATHSIG = 1  # prctl(2): signal to get when the parent dies
+GLANCE = 0.1  # seconds between two looks at a job
 MERCY = 20  # seconds between SIGTERM and SIGKILL
 
 
@@ -98,6 +98,28 @@ def _signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def die_with_parent() -> None:
-    """This process gets SIGTERM when the one that started it dies, even by SIGKILL."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def wait_for(jobs: Jobs, pid: int) -> int:
+    """Exit code of a job; it is ended where the wait is."""
+    code = None
+    try:
+        while code is None:
+            time.sleep(GLANCE)
+            code = jobs.poll(pid)
+    finally:
+        if code is None:
+            jobs.end(pid)
+    return code
+
+
+def reason(code: int, log_file: Path, begun: int) -> str:
+    """Why a job failed, in one line: what it said last, or the signal that ended it."""
+    with log_file.open("rb") as file:
+        file.seek(begun)
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    said = [line for line in lines if line.startswith("error: ")]
+    if code < 0:
+        name = signal.Signals(-code).name
+        text = "out of memory?" if code == -signal.SIGKILL else (lines or [""])[-1]
+        return f"killed by {name}: {text}"[:500]
+    text = said[-1].removeprefix("error: ") if said else (lines or [f"see {log_file}"])[-1]
+    return f"exit code {code}: {text}"[:500]

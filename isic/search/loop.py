@@ -1,6 +1,7 @@
 """A worker: claim a trial, run it, tell how it ended, until all are taken and nobody works."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,17 +12,16 @@ from hydra.utils import instantiate
 from optuna.trial import TrialState
 
 from isic.errors import IsicError
+from isic.search.alive import SignsOfLife
 from isic.search.compose import Composer
-from isic.search.fingerprint import check_content, open_study
 from isic.search.forks import Forks, Jobs
 from isic.search.options import SearchOptions
-from isic.search.prepare import prepare
 from isic.search.results import drop_weights, ended
 from isic.search.slots import DEATHS, FAILURE, claim, lost, n_taken, put_back
 from isic.search.space import Parameter, suggest
 from isic.search.storage import Store, open_store
+from isic.search.study import make_ready, open_study
 from isic.search.trial import Failed, run_trial
-from isic.search.workers import SignsOfLife, wait_a_little
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class Sweep:
             store.close()
 
     def make_ready(self, study: optuna.Study, jobs: Jobs) -> None:
-        """Index, split and pack, and whether they are those of the other workers."""
-        check_content(study, prepare(self.composer.config({}), self.search, jobs))
+        """What trials read is there, and is that of the other workers."""
+        make_ready(study, self.composer.config({}), self.search, jobs)
 
 
 def work(this: Sweep, *, ready: bool = False) -> None:
@@ -110,7 +110,7 @@ class Member:
             if not said:
                 log.info("every trial is taken; waiting for %d of other workers", len(running))
             said = True
-            wait_a_little()
+            time.sleep(0.5)
 
     def run(self, trial: optuna.Trial) -> None:
         """Run a trial and record how it ended; one that is interrupted waits for the next worker.

@@ -67,6 +67,11 @@ def search_options(config: Mapping[str, Any], *, name: str) -> SearchOptions:
     metrics = config["metrics"]
     if metrics["mode"] not in ("min", "max"):
         raise ConfigError(f"metrics.mode: expected min or max, got {metrics['mode']!r}")
+    if not trains and metrics["monitor"].removeprefix("val/") not in metrics["functions"]:
+        raise ConfigError(
+            f"metrics.monitor: a stack has no epochs; expected one of "
+            f"{', '.join(f'val/{m}' for m in metrics['functions'])}, got {metrics['monitor']!r}"
+        )
     return SearchOptions(
         name=name,
         folder=Path(config["paths"]["runs"]).resolve() / name,

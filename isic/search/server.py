@@ -15,13 +15,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from isic.errors import IsicError
-from isic.search.forks import die_with_parent
+from isic.runs import write_text
+from isic.workers import die_with_parent
 
 PRELOADED = {
     "train": (
@@ -45,29 +47,35 @@ def stack(config: dict[str, Any]) -> None:
     fit_stack(config)
 
 
-def prepare(config: dict[str, Any]) -> None:
-    """Index, split and pack, once for all trials; their hashes to `config["prepared"]`."""
+def prepare_train(config: dict[str, Any]) -> dict[str, Any]:
+    """Index, split and pack, once for all trials; their hashes."""
     from isic.engine.build import build_data, check_components
     from isic.index.schema import archive_hash
-    from isic.runs import write_text
     from isic.signatures import check_signatures
 
     check_signatures(config)
-    prepared, folds = config.pop("prepared"), config.pop("folds")
-    for fold in folds:
+    for fold in config["folds"]:
         check_components({**config, "fold": fold})
         data = build_data({**config, "fold": fold})
         split_hash = data.split.hash
     data.setup("fit")
-    content = {"archive": archive_hash(data.index), "split_hash": split_hash}
-    write_text(Path(prepared), json.dumps(content))
+    return {"archive": archive_hash(data.index), "split_hash": split_hash}
 
 
-JOBS: dict[str, Callable[[dict[str, Any]], None]] = {
+def prepare_stack(config: dict[str, Any]) -> dict[str, Any]:
+    """Index, split and image runs; their hashes."""
+    from isic.stages.stack import stack_hashes
+
+    return stack_hashes(config)
+
+
+JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
     "train": train,
     "stack": stack,
-    "prepare": prepare,
+    "prepare_train": prepare_train,
+    "prepare_stack": prepare_stack,
 }
+"""What a job answers goes to the file `prepared` of its config."""
 
 
 def serve(stage: str) -> None:
@@ -81,9 +89,11 @@ def serve(stage: str) -> None:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
             answer = {"code": os.waitstatus_to_exitcode(status) if pid else None}
         else:
-            answer = {"pid": os.fork()}
-            if answer["pid"] == 0:
+            pid = os.fork()
+            if pid == 0:
                 _leave_after(request)
+            _lead_a_group(pid)
+            answer = {"pid": pid}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
@@ -105,9 +115,15 @@ def _leave_after(request: Mapping[str, Any]) -> None:
         os._exit(code)
 
 
+def _lead_a_group(pid: int) -> None:
+    """Said by both sides of a fork: a signal to the group finds it, whichever runs first."""
+    with suppress(OSError):
+        os.setpgid(pid, pid)
+
+
 def _become(log: Path) -> None:
     """A process group of its own that writes to the trial's log."""
-    os.setsid()
+    _lead_a_group(0)
     die_with_parent()
     signal.signal(signal.SIGTERM, _terminate)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -123,7 +139,9 @@ def _run(request: Mapping[str, Any]) -> int:
     import traceback
 
     try:
-        JOBS[request["job"]](yaml.safe_load(Path(request["config"]).read_text()))
+        config = yaml.safe_load(Path(request["config"]).read_text())
+        if answer := JOBS[request["job"]](config):
+            write_text(Path(config["prepared"]), json.dumps(answer))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as error:

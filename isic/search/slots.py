@@ -11,9 +11,9 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from isic.search.alive import SignsOfLife, Stamp, is_dead
 from isic.search.options import SearchOptions
 from isic.search.storage import Store
-from isic.search.workers import SignsOfLife, Stamp, is_dead
 
 log = logging.getLogger(__name__)
 

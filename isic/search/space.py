@@ -8,7 +8,8 @@ One line a parameter, its key as on the command line:
     sampler.ratio: {int: [1, 20], log: true, when: {sampler: negatives}}
 
 A parameter with `when` exists only where the one it names, which stands above it, has that value or
-one of those. YAML reads `1e-5` as a number here, and `yes` as a word.
+one of those. YAML reads `1e-5` as a number here, and `yes` as a word. Thresholds have no space:
+`isic.predictions.thresholds` fits them to finished predictions, nested, in less time than a trial.
 """
 
 import difflib

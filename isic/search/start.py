@@ -3,6 +3,9 @@
 import hashlib
 import json
 import logging
+import multiprocessing
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -14,13 +17,15 @@ from isic.config.training import SweepConfig, TrainConfig
 from isic.errors import IsicError
 from isic.runs import identity
 from isic.search.compose import Composer, check_space
-from isic.search.fingerprint import fingerprint
+from isic.search.forks import Forks
 from isic.search.loop import Sweep, work
 from isic.search.options import search_options
 from isic.search.results import best_trials, summary, write_results
+from isic.search.slots import n_taken
 from isic.search.space import read_space
-from isic.search.team import work_together
+from isic.search.study import fingerprint
 from isic.signatures import check_signatures
+from isic.workers import Share, share
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +49,7 @@ def sweep(cfg: DictConfig) -> str:
     experiment = fingerprint(search, base, space, config)
     this = Sweep(search, space, composer, experiment, config["pruner"])
     if search.n_workers > 1:
-        devices = config.get("trainer", {}).get("devices")
-        work_together(this, devices if isinstance(devices, int) and devices > 0 else 1)
+        _work_together(this)
     else:
         work(this)
     return _finish(this)
@@ -61,6 +65,53 @@ def _finish(this: Sweep) -> str:
     log.info(line)
     log.info("study   %s: trials.csv, history.html and others", this.search.folder)
     return line
+
+
+def _work_together(this: Sweep) -> None:
+    """Run `n_workers` workers until the study has all trials; one that dies is not missed.
+
+    Raises:
+        IsicError: Every worker failed.
+    """
+    with this.joined() as (_, study):
+        if n_taken(study) < this.search.n_trials:
+            forks = Forks(this.search.stage)
+            try:
+                this.make_ready(study, forks)
+            finally:
+                forks.close()
+    n = this.search.n_workers
+    context = multiprocessing.get_context("fork")  # nothing here holds a thread or a connection
+    members = [context.Process(target=_member, args=(this, share(i, n))) for i in range(n)]
+    try:
+        for member in members:
+            member.start()
+        for member in members:
+            member.join()
+    finally:
+        for member in members:
+            if member.is_alive():
+                member.terminate()
+        for member in members:
+            member.join()
+    codes = [m.exitcode for m in members]
+    if all(codes):
+        raise IsicError(f"all {n} workers failed (exit codes {codes}); see above")
+    if any(codes):
+        log.warning("%d of %d workers failed; the others did their part", sum(map(bool, codes)), n)
+
+
+def _member(this: Sweep, own: Share) -> None:
+    """One worker process, on its own cores and GPUs."""
+    own.bind()
+    os.environ.update(own.environment)
+    try:
+        work(this, ready=True)
+    except IsicError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _overrides_of_stage(stage: str) -> list[str]:

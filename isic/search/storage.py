@@ -63,8 +63,11 @@ def open_store(search: SearchOptions, *, lost: Callable[..., None]) -> Store:
     """
     url = search.storage or f"sqlite:///{search.folder / 'study.db'}"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for text in (".*heartbeat.*", ".*Heartbeat.*", ".*JournalStorage.*", ".*is experimental.*"):
-        warnings.filterwarnings("ignore", text)
+    # the last two: importance of few trials, which is said with a path and no advice
+    texts = ["heartbeat", "Heartbeat", "JournalStorage", "is experimental"]
+    texts += ["Some regimes", "number of trials is too small"]
+    for text in texts:
+        warnings.filterwarnings("ignore", f".*{text}.*")
     if url.startswith("journal:"):
         return _journal(Path(url.removeprefix("journal:")).absolute())
     if url.startswith("sqlite:///"):

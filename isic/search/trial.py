@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import logging
 import math
-import signal
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -16,13 +14,9 @@ from typing import Any
 import optuna
 
 from isic.errors import IsicError
-from isic.search.forks import Jobs
+from isic.search.forks import GLANCE, Jobs, reason, wait_for
 from isic.search.options import SearchOptions
 from isic.search.slots import RUN
-
-log = logging.getLogger(__name__)
-
-GLANCE = 0.1  # seconds between two looks at a training
 
 
 class Failed(IsicError):
@@ -131,19 +125,6 @@ def _run_stack(
     return _score(Curve(folder / "metrics.csv", search.monitor), folder / "score.json")
 
 
-def wait_for(jobs: Jobs, pid: int) -> int:
-    """Exit code of a job; it is ended where the wait is."""
-    code = None
-    try:
-        while code is None:
-            time.sleep(GLANCE)
-            code = jobs.poll(pid)
-    finally:
-        if code is None:
-            jobs.end(pid)
-    return code
-
-
 def trial_config(
     config: Mapping[str, Any], search: SearchOptions, trial: optuna.Trial, **own: Any
 ) -> dict[str, Any]:
@@ -171,17 +152,3 @@ def _score(curve: Curve, file: Path) -> float:
     if value is None or not math.isfinite(value):
         raise Failed(f"{curve.name} is no number: {value}")
     return float(value)
-
-
-def reason(code: int, log_file: Path, begun: int) -> str:
-    """Why a job failed, in one line: what it said last, or the signal that ended it."""
-    with log_file.open("rb") as file:
-        file.seek(begun)
-        lines = file.read().decode(errors="replace").strip().splitlines()
-    said = [line for line in lines if line.startswith("error: ")]
-    if code < 0:
-        name = signal.Signals(-code).name
-        text = "out of memory?" if code == -signal.SIGKILL else (lines or [""])[-1]
-        return f"killed by {name}: {text}"[:500]
-    text = said[-1].removeprefix("error: ") if said else (lines or [f"see {log_file}"])[-1]
-    return f"exit code {code}: {text}"[:500]

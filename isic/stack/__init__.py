@@ -8,7 +8,10 @@
 | `combine.py` | mean of probabilities or of ranks over models |
 | `fitted.py` | a fitted model as native text and back; how it predicts |
 | `manifest.py` | `stack.json`: what a stack needs to be applied, checked when it is opened |
-| `inputs.py` | image runs read, checked against the split, laid beside the samples |
+| `inputs.py` | rows, folds and feature matrices of a stack, as `cross_fit` takes them |
+| `feature_inputs.py` | features of every fold, fitted and selected on its training rows |
+| `scores.py` | image runs read, checked against the split, laid beside the samples |
+| `early.py` | early stopping on a part of the training fold, never on the held-out one |
 | `leaks.py` | a fold in which an image model knows the labels |
 | `importance.py` | gain and mean SHAP of each feature |
 """

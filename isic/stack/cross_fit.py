@@ -9,12 +9,14 @@ Trap: a second thread inside a small fit is worth 1.1x, a second fit beside it n
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from isic.errors import IsicError
 from isic.stack.combine import Mean
 from isic.stack.early import fit_stopped, inner_fold
 from isic.stack.fitted import Fitted, fitted
@@ -108,10 +110,10 @@ def cross_fit(
         source = inputs[task.fold]
         model = fit_one(task, source, samples, makers[task.stacker], plan)
         rows = np.flatnonzero(number == task.fold) if task.fold != "all" else np.arange(0)
-        probs = model.predict(source.take(rows)) if len(rows) else np.empty((0, width))
+        probs = model.predict_rows(source, rows)
         if not len(tested_rows) or (task.fold == "all") != refit:
             return model, probs, None
-        return model, probs, model.predict(source.take(tested_rows))
+        return model, probs, model.predict_rows(source, tested_rows)
 
     tasks = plan_tasks(samples.folds, list(makers), plan.seeds, refit=refit)
     for task, (model, probs, tested) in _in_order(one, tasks, plan.n_jobs):
@@ -156,16 +158,31 @@ def fit_one(task: Task, source: FoldInputs, samples: Samples, maker: Maker, plan
     matrix = source.take(rows)
     add_noise(matrix, source.columns, plan, rng)
     weight = None if samples.weight is None else samples.weight[rows]
-    if stopping is None:
-        estimator.fit(matrix, code, sample_weight=weight)
-    else:
-        # classes that only the inner fold has would be unknown labels: `inner_fold` leaves none
-        aside = np.searchsorted(present, samples.target[stopping])
-        fit_stopped(
-            estimator, matrix, code, weight,
-            held_out=(source.take(stopping), aside), rounds=plan.early_stopping or 0,
-        )  # fmt: skip
+    with said_by(task):
+        if stopping is None:
+            estimator.fit(matrix, code, sample_weight=weight)
+        else:
+            # classes that only the inner fold has would be unknown labels: `inner_fold` leaves none
+            aside = np.searchsorted(present, samples.target[stopping])
+            fit_stopped(
+                estimator, matrix, code, weight,
+                held_out=(source.take(stopping), aside), rounds=plan.early_stopping or 0,
+            )  # fmt: skip
     return fitted(estimator, present, n_classes=len(samples.classes))
+
+
+@contextmanager
+def said_by(task: Task) -> Iterator[None]:
+    """Name the stacker whose library refuses: most often a parameter of its yaml."""
+    try:
+        yield
+    except (IsicError, MemoryError):
+        raise
+    except Exception as fault:  # each library raises its own
+        raise IsicError(
+            f"stacker={task.stacker} cannot be fitted on fold {task.fold}: {fault}; look at "
+            f"stacker.{task.stacker}.*, or at the whole trace with HYDRA_FULL_ERROR=1"
+        ) from fault
 
 
 def add_noise(matrix: Matrix, columns: Sequence[str], plan: Plan, rng: np.random.Generator) -> None:

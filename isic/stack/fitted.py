@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isic.errors import DataError
+from isic.stack.inputs import FoldInputs
 from isic.stack.stackers import OWN
 
 Floats = npt.NDArray[np.float64]
@@ -28,6 +29,10 @@ SUFFIX = {
     "catboost": ".json",
     **dict.fromkeys(OWN, ".json"),
 }
+
+
+TOGETHER = ("rank_average", "")  # kinds whose answer for a row may depend on the others given
+PART = 65_536  # rows at a time: boosters copy what they are given, once a thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +53,14 @@ class Fitted:
         probs = np.zeros((len(matrix), self.n_classes))
         probs[:, list(self.codes)] = _raw(self.kind, self.model, matrix)
         return probs
+
+    def predict_rows(self, source: FoldInputs, rows: Ints) -> Floats:
+        """Probabilities (n, C) of some rows of a fold's inputs, a part at a time."""
+        if not len(rows):
+            return np.empty((0, self.n_classes))
+        step = len(rows) if self.kind in TOGETHER else PART
+        parts = (rows[start : start + step] for start in range(0, len(rows), step))
+        return np.concatenate([self.predict(source.take(part)) for part in parts])
 
     def to_text(self) -> str:
         """The model as text. Raises DataError for an estimator without a format."""

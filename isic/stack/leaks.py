@@ -49,8 +49,9 @@ def suspicious_folds(
 
     known = np.isfinite(score)
     placed = {
-        int(k): placements(score[known & (fold == k)], positive[known & (fold == k)])
+        int(k): placements(score[rows], positive[rows])
         for k in np.unique(fold)
+        if not positive[rows := known & (fold == k)].all()  # without others none is above
     }
     said = []
     for k, own in placed.items():

@@ -73,7 +73,7 @@ class Stack:
         mean = Mean(self.about["combine"], (n_rows, len(self.about["classes"])))
 
         def one(task: Task) -> Floats:
-            return self.models[task].predict(inputs[task.fold].take(slice(None)))
+            return self.models[task].predict_rows(inputs[task.fold], np.arange(n_rows))
 
         with ThreadPoolExecutor(max(n_jobs, 1)) as pool:
             for probs in pool.map(one, self.models):
@@ -182,7 +182,10 @@ def _read(path: Path, digest: str) -> str:
     try:
         content = path.read_bytes()
     except OSError as fault:
-        raise DataError(f"{path} of the stack is gone ({fault}); fit the stack again") from fault
+        raise DataError(
+            f"{path} of the stack is gone ({fault}); a sweep keeps the models of its best trials "
+            "alone (keep_weights). Fit the stack again"
+        ) from fault
     if hashlib.sha256(content).hexdigest() != digest:
         raise DataError(f"{path} changed since the stack was made; fit the stack again")
     return content.decode()

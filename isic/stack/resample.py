@@ -2,7 +2,8 @@
 
 Source: ISIC 2024's winners (imbalanced-learn's RandomOverSampler 0.003, then RandomUnderSampler
 0.01): of 393 positives among 401,059 rows, 0.003 draws positives up to 3 a 1,000 negatives, 0.01
-keeps 100 negatives a positive. With more classes, each is measured by the largest or smallest.
+keeps 100 negatives a positive. With more classes, each is measured by the largest (raised) or by
+all others together (cut): a class of 8 rows must not cost a common one two thirds of its own.
 Trap: before the folds are made, drawn copies of one row would stand on both sides of a fold.
 """
 
@@ -21,7 +22,7 @@ class Resample:
     """The `resample` keys; null leaves a side as it is.
 
     over: A class of fewer rows than this share of the largest class is drawn up to it.
-    under: A class is cut down until the smallest one is this share of it.
+    under: A class is cut down until all others together are this share of it.
     """
 
     over: float | None = 0.003
@@ -44,8 +45,12 @@ class Resample:
             wanted = int(self.over * max(map(len, members)))
             members = [_raised(rows, wanted, rng) for rows in members]
         if self.under is not None:
-            most = int(min(map(len, members)) / self.under)
-            members = [_cut(rows, most, rng) for rows in members]
+            counts = [len(rows) for rows in members]
+            others = [(sum(counts) - count) or count for count in counts]
+            members = [
+                _cut(rows, int(other / self.under), rng)
+                for rows, other in zip(members, others, strict=True)
+            ]
         return np.sort(np.concatenate(members))
 
 

@@ -124,10 +124,11 @@ class RankAverage:
         classes: Sequence[str] = (),
     ) -> None:
         ends = [""] if len(classes) == 2 else [f"_{_plain(label)}" for label in classes]
-        self.positions = [
-            [i for i, name in enumerate(columns) if name in scores and name.endswith(end)]
-            for end in ends
-        ]
+        mine = [
+            max((e for e in ends if name in scores and name.endswith(e)), key=len, default=None)
+            for name in columns
+        ]  # the longest: `blue_nevus` ends as `nevus` does
+        self.positions = [[i for i, e in enumerate(mine) if e == end] for end in ends]
         if classes and not all(self.positions):
             raise ConfigError(
                 "stacker=rank_average averages the scores of image runs, and there are none among "

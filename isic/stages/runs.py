@@ -1,16 +1,17 @@
-"""Every run in one table, best score first."""
+"""Every run in one table, best score first; the trials of a sweep count as one line."""
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from isic.assemble import assemble_run
-from isic.errors import IsicError
+from isic.errors import ConfigError, IsicError
 from isic.predictions import read_score
 from isic.prepare import open_index
 
@@ -18,7 +19,12 @@ log = logging.getLogger(__name__)
 
 
 def runs(cfg: DictConfig) -> None:
-    """Print every run, best score first; a run whose folds are all done is put together first."""
+    """Print every run, best score first, then a line for each sweep.
+
+    A run whose folds are all done is put together first.
+    """
+    if cfg.get("clean") is not None:  # show and delete are another stage, which needs torch
+        raise ConfigError(f"clean: expected show or delete, got {cfg.clean!r}")
     root = Path(cfg.paths.runs)
     rows = []
     for folder in sorted(p for p in root.glob("*") if _configs(p)):
@@ -26,11 +32,32 @@ def runs(cfg: DictConfig) -> None:
             rows.append(_row(folder))
         except (IsicError, OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s cannot be read and is left out: %r", folder, error)
-    if not rows:
+    studies = study_lines(root)
+    if not rows and not studies:
         log.info("no runs under %s", root.resolve())
         return
-    rows.sort(key=lambda row: (-row["sort"], row["run"]))
-    _print(rows)
+    if rows:
+        rows.sort(key=lambda row: (-row["sort"], row["run"]))
+        _print(rows)
+    for line in studies:
+        log.info(line)
+
+
+def study_lines(root: Path) -> list[str]:
+    """A line for each sweep: its best value, how many trials; these stand in its folder."""
+    lines = []
+    for file in sorted(root.glob("*/prepared.yaml")):
+        name, table = file.parent.name, file.parent / "trials.csv"
+        if not table.exists():
+            lines.append(f"study {name}: no worker has ended; its trials are under {file.parent}")
+            continue
+        metrics = yaml.safe_load(file.read_text())["metrics"]
+        trials = pd.read_csv(table)
+        done = trials["value"][trials["state"] == "COMPLETE"]
+        best = done.max() if metrics["mode"] == "max" else done.min()
+        value = f"{metrics['monitor']} {best:.6g}, best of" if len(done) else "no value yet:"
+        lines.append(f"study {name}: {value} {len(done)} complete, {len(trials)} trials: {table}")
+    return lines
 
 
 def _row(folder: Path) -> dict[str, Any]:

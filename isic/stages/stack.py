@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from isic.errors import ConfigError
+from isic.dashboard import is_on
+from isic.errors import ConfigError, first_five
 from isic.features.family import Family
 from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 
 CHECKED = ("metrics", "features", "selection", "stacker", "split")
 DATA = ("index", "root", "extra", "fraction")  # what of conf/data a stack depends on
+OWN = (".lock", "stack.yaml", "stack.log")  # beside no config: what a sweep writes before a trial
 
 
 def stack(cfg: DictConfig) -> str:
@@ -49,62 +52,73 @@ def stack(cfg: DictConfig) -> str:
 def fit_stack(config: dict[str, Any], *, data: str | None = None) -> str:
     """The stack of a plain config; `data` begins the name, None: the config has one already."""
     config["data"] = {key: config["data"][key] for key in DATA}
-    _check(config)
-    places = {key: Path(config["paths"][key]).resolve() for key in ("runs", "cache")}
-    index, split = _opened(config, places)
-    runs = read_runs(
-        config["runs"], index=index, split=split, runs_root=places["runs"],
-        on_leak=config["on_leak"],
-    )  # fmt: skip
+    places = _places(config)
+    index, split, runs, content = read_inputs(config)
     config |= {"runs": list(runs.folders), "refit": config["fold"] == "all"}
-    content = {
-        "archive": archive_hash(index),
-        "split_hash": split.hash,
-        "n_folds": split.n_folds,
-        "inputs": runs.hashes,
-    }
     if data is not None:
         config["name"] = run_name(config, data=data, model="stack", content=str(content))
     folder = places["runs"] / config["name"]
+    request, entry = _request(config, index, split, runs, folder, places["cache"]), config | content
     with waiting_lock(folder / ".lock", f"fitting {folder}"):
-        claim(folder, {**config, **content}, overwrite=config["overwrite"])
-        if (folder / "score.json").exists():
+        clears = refuse_other(folder, entry, overwrite=config["overwrite"])
+        if (folder / "score.json").exists() and not clears:
             when = time.localtime((folder / "score.json").stat().st_mtime)
             log.info(
                 "finished on %s; overwrite=true fits it again",
                 time.strftime("%Y-%m-%d %H:%M", when),
             )
         else:
-            fit_and_write(_request(config, index, split, runs, folder, places["cache"]))
+            fit_and_write(request, begin=partial(claim, folder, entry, clears=clears))
     line = f"{config['name']}: {score_line(read_score(folder / 'score.json'))}"
     log.info(line)
     return line
 
 
-def claim(folder: Path, entry: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Write `config.yaml`, or refuse a name that holds another experiment.
+def stack_hashes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Hashes of archive, folds and runs of a stack. Raises as `fit_stack` before its first fit."""
+    return read_inputs(config)[-1]
+
+
+def _places(config: Mapping[str, Any]) -> dict[str, Path]:
+    """Where runs and cached files lie."""
+    return {key: Path(config["paths"][key]).resolve() for key in ("runs", "cache")}
+
+
+def refuse_other(folder: Path, entry: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Refuse a name that holds another experiment; whether what stands there has to go.
 
     A stack that was given up before its score holds nothing that is worth keeping.
 
     Raises:
-        ConfigError: An image run, or a finished stack of another config; names what differs.
+        ConfigError: An image run, a study or other things that are no stack, or a finished stack
+            of another config; names what differs.
     """
     file = folder / "config.yaml"
     if list(folder.glob("fold*")):
         raise ConfigError(f"{folder} holds an image run; give the stack another name=...")
     stored = yaml.safe_load(file.read_text()) if file.exists() else None
+    if foreign := [] if stored else sorted(p.name for p in folder.glob("*") if p.name not in OWN):
+        raise ConfigError(
+            f"{folder} holds {first_five(foreign)} and no stack; give the stack another name=..."
+        )
     changed = differing(stored, entry) if stored else []
     if changed and (folder / "score.json").exists() and not overwrite:
         raise ConfigError(
             f"{folder} holds another stack: {'; '.join(changed)}. Give another name=..., or throw "
             "that one away: overwrite=true."
         )
-    if overwrite or changed:
+    return overwrite or bool(changed)
+
+
+def claim(folder: Path, entry: Mapping[str, Any], *, clears: bool) -> None:
+    """Write `config.yaml`, once nothing is left to be refused; `clears` what stood there before."""
+    file = folder / "config.yaml"
+    if clears:
         (folder / "score.json").unlink(missing_ok=True)  # a killed overwrite is not finished
         for child in folder.iterdir():
             if child.is_dir():
                 shutil.rmtree(child)
-            elif child.name != ".lock":
+            elif child.name not in (*OWN, file.name):  # with a config, a killed one is a stack
                 child.unlink()
     write_text(file, yaml.safe_dump(dict(entry), sort_keys=False))
 
@@ -130,6 +144,7 @@ def _check(config: Mapping[str, Any]) -> None:
         if config[key] is not None and config[key] < least:
             raise ConfigError(f"{key}: expected {least} or more, got {config[key]}")
     _method(config)
+    is_on(config["logger"]["wandb"])
     Resample(**config["resample"])
 
 
@@ -139,9 +154,15 @@ def _method(config: Mapping[str, Any]) -> str:
     return chosen_method(config["combine"], [f["_target_"].rpartition(".")[2] for f in functions])
 
 
-def _opened(config: Mapping[str, Any], places: Mapping[str, Path]) -> tuple[Index, Split]:
-    """The archive and its folds."""
-    data, cache = config["data"], places["cache"]
+def read_inputs(config: Mapping[str, Any]) -> tuple[Index, Split, ImageRuns, dict[str, Any]]:
+    """Archive, folds and image runs of a stack, and the hashes of them.
+
+    Raises:
+        ConfigError, DataError: As `fit_stack` does before its first fit.
+    """
+    _check(config)
+    data, places = config["data"], _places(config)
+    cache = places["cache"]
     index = open_index(
         instantiate(data["index"]), data["root"], cache_root=cache, extra=data["extra"]
     )
@@ -152,7 +173,17 @@ def _opened(config: Mapping[str, Any], places: Mapping[str, Path]) -> tuple[Inde
         cache_root=cache,
         fraction=data["fraction"],
     )
-    return index, split
+    runs = read_runs(
+        config["runs"], index=index, split=split, runs_root=places["runs"],
+        on_leak=config["on_leak"],
+    )  # fmt: skip
+    content = {
+        "archive": archive_hash(index),
+        "split_hash": split.hash,
+        "n_folds": split.n_folds,
+        "inputs": runs.hashes,
+    }
+    return index, split, runs, content
 
 
 def _request(

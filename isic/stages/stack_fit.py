@@ -12,7 +12,7 @@
 import logging
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ from isic.stack.feature_inputs import States, fold_inputs
 from isic.stack.importance import importance_table
 from isic.stack.inputs import Fold, FoldInputs, Samples
 from isic.stack.manifest import save_stack
-from isic.stages.stack_hospitals import hospital_scores
+from isic.stages.stack_hospitals import hospital_scores, without_hospitals
 from isic.stages.stack_rows import Request, predictions, stack_rows, with_score_columns
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,14 @@ log = logging.getLogger(__name__)
 EXPLAINED = 500  # held-out rows a model, alike of each class, that SHAP values are averaged over
 
 
-def fit_and_write(request: Request) -> None:
-    """Everything of a stack; the score comes last."""
+def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
+    """Everything of a stack; the score comes last.
+
+    begin: Takes the folder, once rows and features are there: what is refused leaves none.
+    """
     started = time.perf_counter()
     rows, samples = stack_rows(request)
+    left = without_hospitals(rows, samples) if request.config["hospitals"] else None
     refit = bool(request.config["refit"])
     folds: list[Fold] = [*samples.folds, *(["all"] if refit else [])]
     inputs, states = fold_inputs(
@@ -56,15 +60,17 @@ def fit_and_write(request: Request) -> None:
         cache_root=request.cache_root, selector=request.selector,
     )  # fmt: skip
     plan = with_score_columns(request.plan, inputs[folds[0]].names, rows)
+    begin()
     _announce(request, samples, inputs[folds[0]], plan, started)
     test_rows = np.flatnonzero((rows["split"] == "test").to_numpy())
     result = cross_fit(samples, inputs, request.makers, plan, test_rows=test_rows, refit=refit)
     _write_predictions(request, rows, result, test_rows)
     _write_models(request, result, inputs, states)
     _write_features(request, result, inputs, samples, plan)
-    scored = _score(request, rows, samples, result, plan)
+    scored = _score(request, rows, samples, result)
+    if left is not None:
+        scored["hospitals"] = hospital_scores(request, rows, left, plan)
     scored["seconds"] = round(time.perf_counter() - started, 2)
-    write_score(request.folder / "score.json", scored)
     options = request.config["logger"]["wandb"]
     if options and options.get("job_type") == "train":  # the default of conf/logger
         options = {**options, "job_type": None}
@@ -72,6 +78,7 @@ def fit_and_write(request: Request) -> None:
         request.folder, options, name=request.config["name"], config=request.config,
         result=scored, job_type="stack",
     )  # fmt: skip
+    write_score(request.folder / "score.json", scored)  # a killed one is published again, as one
 
 
 def _announce(
@@ -181,20 +188,18 @@ def _alike(
 
 
 def _score(
-    request: Request, rows: pd.DataFrame, samples: Samples, result: CrossFit, plan: Plan
+    request: Request, rows: pd.DataFrame, samples: Samples, result: CrossFit
 ) -> dict[str, Any]:
     """The contents of `score.json`, but for the seconds."""
     folder, index, metrics = request.folder, request.index, request.metrics
     frame = read_predictions(folder / "oof.parquet")
     scored = score_predictions(frame, index, metrics, folder=folder / "curves")
-    if plan.combine == "mean":  # ranks are no probabilities to cut or to temper
+    if request.plan.combine == "mean":  # ranks are no probabilities to cut or to temper
         scored["metrics"] |= decided_scores(frame, index, metrics)
         labelled = with_targets(frame, index)
         fit_to(frame, labelled["target"]).write(folder)
         scored["calibration"] = calibration(labelled)
     scored["seeds"] = _by_seed(request, rows, result)
-    if request.config["hospitals"]:
-        scored["hospitals"] = hospital_scores(request, rows, samples, plan)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     return scored | {
         "folds": len(samples.folds),

@@ -25,10 +25,8 @@ from isic.stages.stack_rows import Request, predictions
 log = logging.getLogger(__name__)
 
 
-def hospital_scores(
-    request: Request, rows: pd.DataFrame, samples: Samples, plan: Plan
-) -> dict[str, Any]:
-    """`metrics` over all hospitals' rows, and `by_hospital`: rows and the first metric of each.
+def without_hospitals(rows: pd.DataFrame, samples: Samples) -> Samples:
+    """The samples with a fold a hospital.
 
     Raises:
         DataError: Fewer than two hospitals with rows of two classes.
@@ -36,29 +34,39 @@ def hospital_scores(
     validates = rows.index[(rows["fold"] >= 0) & (samples.target >= 0)]
     fold = pd.Series(HELD_OUT, index=rows.index)
     fold.loc[validates] = hospital_folds(rows.loc[validates], rows["group"])
-    left = Samples(
+    return Samples(
         rows[["group"]].assign(fold=fold.to_numpy()),
         samples.target,
         samples.classes,
         (fold >= TRAINS).to_numpy(),
         samples.weight,
     )
+
+
+def hospital_scores(
+    request: Request, rows: pd.DataFrame, left: Samples, plan: Plan
+) -> dict[str, Any]:
+    """`metrics` over all hospitals' rows, and `by_hospital`: rows and the first metric of each.
+
+    left: From `without_hospitals`.
+    """
     inputs, _ = fold_inputs(
         request.families, rows, left, left.folds, info=request.index.info,
         cache_root=request.cache_root, selector=request.selector,
     )  # fmt: skip
     result = cross_fit(left, inputs, request.makers, plan)
-    shown = (fold >= 0).to_numpy()
-    frame = predictions(rows[shown], result.oof[shown], samples.classes)
+    fold = left.table["fold"].to_numpy()
+    shown = fold >= 0
+    frame = predictions(rows[shown], result.oof[shown], left.classes)
     joined = with_targets(frame, request.index)
-    whole = score(joined, classes=samples.classes, metrics=request.metrics)
-    place = fold.to_numpy()[shown]
+    whole = score(joined, classes=left.classes, metrics=request.metrics)
+    place = fold[shown]
     by_hospital = {}
     name, metric = next(iter(request.metrics.items()))
     for number in left.folds:
         part = joined[place == number]
-        most = rows[ATTRIBUTION][(fold == number).to_numpy()].mode().iat[0]
-        alone = score(part, classes=samples.classes, metrics={name: metric})
+        most = rows[ATTRIBUTION][fold == number].mode().iat[0]
+        alone = score(part, classes=left.classes, metrics={name: metric})
         by_hospital[str(most)] = {"n": len(part), name: alone["metrics"][name]}
     log.info(
         "hospitals left out in turn: %s",

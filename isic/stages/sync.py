@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from isic.dashboard.send import kept, send_kept
+from isic.dashboard.torn import holds_records
 from isic.errors import IsicError, first_five
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ def sync(cfg: DictConfig) -> str:
         IsicError: No connection, or runs that could not be sent.
     """
     root = Path(cfg.paths.runs).resolve()
-    folders = kept(root)
+    folders = [folder for folder in kept(root) if holds_records(folder)]
     if not folders:
         log.info("nothing to send under %s", root)
         return ""

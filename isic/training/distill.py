@@ -7,8 +7,9 @@ the losses of this package. T^2 keeps the soft gradients as large as at T = 1.
 A row without a soft label learns its hard one alone. Mixed samples mix their soft labels by the
 share of the target; of a pair of which one has none, the hard loss is reduced by the other's share.
 
-Trap: soft labels are those of a teacher that did not see the row (`isic.engine.teacher`): what it
-says of its own training rows is little but their labels.
+Trap: what a teacher says of its own training rows is little but their labels, and what one says
+that learnt from the rows held out here lets them leak: `distill.labels` chooses between the two
+(`isic.engine.teacher`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from torch.nn import functional
 from isic.errors import ConfigError
 from isic.training.losses import Objective
 
+LABELS = ("own_fold", "out_of_fold")
 KEY = "teacher"  # of the teacher's logits in a batch
 SMALLEST = 1e-7  # probability whose logarithm is finite in float32, and one minus it below 1
 
@@ -30,6 +32,7 @@ class Distillation:
     """The keys of conf/distill, and the loss that they make.
 
     teacher: Runs whose probabilities are averaged; read by `isic.engine.teacher` alone.
+    labels: Which of a teacher's folds speak; read by `isic.engine.teacher` too.
     temperature: Above 1 shows more of how the teacher ranks the wrong classes.
     weight: Of the soft labels against the hard ones, 0..1.
     """
@@ -38,14 +41,18 @@ class Distillation:
         self,
         teacher: str | Sequence[str] | None = None,
         *,
+        labels: str = "own_fold",
         temperature: float = 2.0,
         weight: float = 0.5,
     ) -> None:
+        if labels not in LABELS:
+            raise ConfigError(f"distill.labels: expected {' or '.join(LABELS)}, got {labels!r}")
         if not isinstance(temperature, int | float) or not temperature > 0:
             raise ConfigError(f"distill.temperature: expected above 0, got {temperature!r}")
         if not isinstance(weight, int | float) or not 0 <= weight <= 1:
             raise ConfigError(f"distill.weight: expected 0 to 1, got {weight!r}")
-        self.teacher, self.temperature, self.weight = teacher, temperature, weight
+        self.teacher, self.labels = teacher, labels
+        self.temperature, self.weight = temperature, weight
 
     def spread(self, batch: Mapping[str, Tensor], activation: str) -> dict[str, Tensor]:
         """The batch with soft labels that may be mixed in place of the teacher's logits (B, K).

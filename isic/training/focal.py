@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from isic.errors import ConfigError
+
 
 class FocalLoss(nn.Module):
     """Focal loss, Lin et al. 2017 (arXiv 1708.02002), eq. 5: `-alpha_t (1 - p_t)^gamma log p_t`.
@@ -20,6 +22,11 @@ class FocalLoss(nn.Module):
 
     def __init__(self, *, gamma: float = 2.0, alpha: float | None = 0.25) -> None:
         super().__init__()
+        if gamma < 0 or (alpha is not None and not 0 < alpha < 1):
+            raise ConfigError(
+                "loss: expected gamma of 0 or more and alpha in (0, 1) or null, got "
+                f"loss.loss.gamma={gamma} and loss.loss.alpha={alpha}"
+            )
         self.reduction = "mean"
         self.gamma = gamma
         self.alpha = alpha
@@ -46,6 +53,11 @@ class AsymmetricLoss(nn.Module):
         self, *, gamma_neg: float = 4.0, gamma_pos: float = 0.0, margin: float = 0.05
     ) -> None:
         super().__init__()
+        if min(gamma_neg, gamma_pos) < 0 or not 0 <= margin < 1:
+            raise ConfigError(
+                "loss: expected gamma_neg and gamma_pos of 0 or more and margin in [0, 1), got "
+                f"loss.loss.gamma_neg={gamma_neg}, gamma_pos={gamma_pos} and margin={margin}"
+            )
         self.reduction = "mean"
         self.gamma_neg, self.gamma_pos, self.margin = gamma_neg, gamma_pos, margin
 

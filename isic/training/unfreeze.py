@@ -53,9 +53,9 @@ class Finetune:
                 raise ConfigError(
                     f"finetune.{key}: expected a whole number from {least} on, got {value!r}"
                 )
-        if not 0 < self.layer_decay <= 1:
+        if not isinstance(self.layer_decay, int | float) or not 0 < self.layer_decay <= 1:
             raise ConfigError(
-                f"finetune.layer_decay: expected a number in (0, 1], got {self.layer_decay}"
+                f"finetune.layer_decay: expected a number in (0, 1], got {self.layer_decay!r}"
             )
 
     @property

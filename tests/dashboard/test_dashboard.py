@@ -27,7 +27,10 @@ run = open_run(Path(sys.argv[1]), {"mode": "offline", "project": "isic"}, group=
                config={})
 for step in range(5):
     run.log({"x": step})
-time.sleep(2)
+run.log({"torn": "a" * 100_000})  # whole blocks of it are written at once, its end is not
+file = next(Path(sys.argv[1]).glob("wandb/offline-run-*/*.wandb"))
+while file.stat().st_size < 65536:
+    time.sleep(0.05)
 os.kill(os.getpid(), 9)
 """
 
@@ -38,6 +41,7 @@ def only(folder: Path) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_a_fold_is_a_run_of_its_group(two_folds: tuple[Path, str]) -> None:
     run, text = two_folds
     ids = set()
@@ -84,12 +88,29 @@ def test_nothing_is_written_where_it_is_off(tmp_path: Path, options: dict[str, s
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_that_cannot_be_opened_is_one_logged_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(**_: object) -> None:
+        raise OSError("no service")
+
+    monkeypatch.setattr("wandb.init", broken)
+    monkeypatch.setattr("isic.dashboard.run._stopped", [])
+    publish(tmp_path, OPTIONS, name="s", config={}, result=RESULT, job_type="stack")
+    assert [
+        r.message
+        for r in caplog.records
+        if "W&B stopped" in r.message and "no service" in r.message
+    ]
+
+
 def test_a_mode_that_is_none_is_refused(tmp_path: Path) -> None:
     options = {**OPTIONS, "mode": "onlin"}
     with pytest.raises(ConfigError, match="offline, online, disabled, got 'onlin'"):
         publish(tmp_path, options, name="s", config={}, result=RESULT, job_type="stack")
 
 
+@pytest.mark.slow
 def test_sync_sends_a_killed_and_a_resumed_part_once(
     commands: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,9 +120,14 @@ def test_sync_sends_a_killed_and_a_resumed_part_once(
     alone = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
     begun = subprocess.run(script, cwd=ROOT, stderr=subprocess.DEVNULL, env=alone)
     assert begun.returncode == -9
+    (torn,) = only(fold).glob("*.wandb")
+    os.utime(torn, (0, 0))  # long ago
     run = open_run(fold, OPTIONS, group="g", name="n", config={"a": 1})
     run.log({"x": 5})
     close_run(run)
+    empty = fold / "wandb/offline-run-20200101_000000-0/run-0.wandb"  # killed in its first seconds
+    empty.parent.mkdir()
+    empty.write_bytes(b":W&B\xe1\xbe\x00")
     with dashboard() as (received, env):
         env |= {"ISIC_RUNS_ROOT": str(tmp_path)}
         code, text = commands.run("isic", "sync", env=env)
@@ -117,6 +143,7 @@ def test_sync_sends_a_killed_and_a_resumed_part_once(
         assert "nothing to send" in text
 
 
+@pytest.mark.slow
 def test_sync_without_network_or_key(
     commands: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +181,7 @@ def test_a_run_that_goes_on_is_left_for_later(tmp_path: Path) -> None:
     assert len(kept(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_online_sends_while_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,12 +201,14 @@ def test_online_sends_while_the_run_goes_on(
         assert [line["x"] for _, line in sorted(received.history[run.id].items())] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_costs_seconds_at_the_end(
     commands: ForkServer, tiny: list[str], tmp_path: Path
 ) -> None:
     arguments = [*tiny, "logger=wandb", "trainer.max_epochs=1", "name=mute"]
     with silent() as (connections, env):
         env |= {"ISIC_RUNS_ROOT": str(tmp_path), "WANDB_MODE": "online"}
+        env |= {"WANDB_ERROR_REPORTING": "true"}  # a user's default: telemetry asks the server, too
         command = commands.start("train.py", *arguments, env=env)
         assert command.wait() == 0, command.text
         ended = time.time()

@@ -71,9 +71,12 @@ def test_what_can_be_no_target(name, said):
 
 
 def test_an_id_is_no_class():
-    rows = pd.DataFrame({"parent_id": [str(i) for i in range(300)], "target": 0})
-    with pytest.raises(ConfigError, match="300 values.*learn whether it is there: parent_id_pre"):
-        fit_heads(rows, ["parent_id"], info=INFO)
+    rows = pd.DataFrame({"parent": [str(i) for i in range(300)], "target": 0})
+    with pytest.raises(ConfigError, match="300 values.*learn whether it is there: parent_pre"):
+        fit_heads(rows, ["parent"], info=INFO)
+    few = pd.DataFrame({"patient_id": ["a", "b"] * 6, "target": 0})
+    with pytest.raises(ConfigError, match="patient_id is an id, .*there: patient_id_present"):
+        fit_heads(few, ["patient_id"], info=INFO)
 
 
 def test_an_input_is_no_target():
@@ -89,7 +92,7 @@ def test_a_second_name_of_the_label_is_said(caplog):
     assert "label_again says the same as the label" in caplog.text
 
 
-@pytest.mark.parametrize("columns", [[], "iddx_1", ["a", "a"]])
+@pytest.mark.parametrize("columns", [[], "iddx_1", ["a", "a"], None, 3, [3]])
 def test_options(columns):
     with pytest.raises(ConfigError, match=r"auxiliary\.columns: expected a list"):
         AuxiliaryOptions(columns)

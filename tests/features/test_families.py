@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from isic.cli import CONF
 from isic.errors import DataError
 from isic.features.cache import features_hash
-from isic.features.table import build_features, fit_features, make_features
+from isic.features.table import fit_features, make_features
 from isic.index.isic2024 import INFO
 from tests.features.conftest import ISIC2024, SMALL, YAMLS, family
 
@@ -22,8 +22,9 @@ FIXED = [name for name in ISIC2024 if not family(name).learns]
 def made(name, rows, training=None):
     """Features of one family as a frame."""
     training = np.ones(len(rows), bool) if training is None else training
-    table, _ = build_features(rows, {name: family(name)}, training=training, info=INFO)
-    return table.frame()
+    families = {name: family(name)}
+    states = fit_features(families, rows[training], info=INFO)
+    return make_features(families, rows, states, info=INFO).frame()
 
 
 def same_bits(one, other):
@@ -95,9 +96,7 @@ def test_only_training_rows_are_learned_from(name, train):
     changed.loc[~training, numbers] = 7.0
     changed.loc[~training, "site"] = "elsewhere"
     families = {name: family(name)}
-    states = [
-        build_features(rows, families, training=training, info=INFO)[1] for rows in (train, changed)
-    ]
+    states = [fit_features(families, rows[training], info=INFO) for rows in (train, changed)]
     assert states[0] == states[1]
 
 

@@ -1,4 +1,4 @@
-"""Selection keeps what tells the classes apart, agrees with scikit-learn, and is a file."""
+"""Selection keeps what tells the classes apart and agrees with scikit-learn."""
 
 from functools import partial
 
@@ -13,10 +13,9 @@ from isic.features.relevance import anova_f, chi2, mutual_information
 from isic.features.selection import (
     NullImportance,
     PermutationSelection,
-    Selection,
     StatisticalSelection,
 )
-from isic.metrics.classification import roc_auc
+from isic.metrics.classification import macro_auc, roc_auc
 
 NAMES = ("noise0", "signal", "constant", "noise1", "weak", "empty", "noise2")
 small = partial(LGBMClassifier, n_estimators=15, num_leaves=7, n_jobs=1, verbosity=-1)
@@ -79,6 +78,17 @@ def test_what_tells_the_classes_apart_is_kept(data, selector):
     np.testing.assert_array_equal(values, before)
 
 
+def test_permutation_knows_many_classes_and_one_that_an_inner_fold_lacks(data):
+    values, binary, groups = data
+    target = np.where(binary == 1, 1, np.where(values[:, 3] > 1, 2, 0))
+    target[groups == 7] = 3  # of one patient: held out once, and then never trained on
+    chosen = PermutationSelection(small, macro_auc, least=0.005)
+    assert {"signal", "noise1"} <= set(chosen.fit(values, NAMES, target, groups).kept)
+    lonely = (groups == 7).astype(np.int64)  # no inner fold has both classes on both sides
+    with pytest.raises(DataError, match="selection: no inner fold"):
+        chosen.fit(values, NAMES, lonely, groups)
+
+
 def test_shuffled_labels_keep_little(data):
     values, target, groups = data
     shuffled = np.random.default_rng(5).permutation(target)
@@ -88,13 +98,6 @@ def test_shuffled_labels_keep_little(data):
         assert "tells the classes apart" in str(nothing)
     else:
         assert len(kept.kept) <= 1
-
-
-def test_the_kept_list_is_a_file(data, tmp_path):
-    values, target, _ = data
-    found = StatisticalSelection(keep=3).fit(values, NAMES, target)
-    path = found.write(tmp_path / "kept.json")
-    assert Selection.read(path) == found
 
 
 def test_bad_input_is_named(data):

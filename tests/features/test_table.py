@@ -52,10 +52,8 @@ def test_families_stand_side_by_side(train):
     assert table.names[-2:] == ("hue_contrast", "doubled")
     assert table.ids.tolist() == train["image_id"].tolist()
     assert table.frame().loc[train["image_id"][3], "doubled"] == table.values[3, -1]
-    chosen = table.select(["doubled", "tbp_lv_A"])
-    np.testing.assert_array_equal(chosen.values[:, 0], 2 * chosen.values[:, 1])
-    with pytest.raises(DataError, match="no absent among"):
-        table.select(["absent"])
+    frame = table.frame()
+    np.testing.assert_array_equal(frame["doubled"], 2 * frame["tbp_lv_A"])
 
 
 def test_the_families_of_every_yaml_share_no_name(train):
@@ -98,6 +96,15 @@ def test_train_only_columns_are_refused_by_name(train):
 def test_a_column_missing_in_test_is_named(test_rows):
     with pytest.raises(DataError, match="lesion_shape: the table has no column tbp_lv_Hext"):
         make_features(SHAPE, test_rows.drop(columns="tbp_lv_Hext"), info=INFO)
+
+
+def test_a_misspelt_name_is_told_its_nearest_and_no_label(train):
+    with pytest.raises(ConfigError, match="no formula 'hue_contras'; there are hue_contrast"):
+        LesionShape(formulas=["hue_contras"])
+    context = PatientContext(columns=["tbp_lv_Hextt"])
+    with pytest.raises(DataError, match=r"no column tbp_lv_Hextt.* Near it: tbp_lv_Hext") as said:
+        make_features({"context": context}, train, info=INFO)
+    assert "target" not in str(said.value) and "iddx" not in str(said.value)
 
 
 def test_a_family_that_learns_needs_its_state(train):

@@ -1,5 +1,6 @@
 """What is handed to SLURM, and when a job is given up, without a SLURM; see tests/slurm."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,33 @@ def test_a_job_is_lost_when_it_is_long_out_of_the_queue(monkeypatch: pytest.Monk
     assert after(50, None) == [False, False], "a silent controller says nothing"
     assert after(20, {"7_1": "RUNNING"}) == [True, False]
     assert after(20, {"7_0": "PENDING", "7_1": "RUNNING"}) == [False, False], "requeued by hand"
+
+
+def test_nothing_comes_into_the_middle_of_a_requeue() -> None:
+    calls: list[str] = []
+
+    def requeue(number: int, frame: Any) -> None:
+        calls.append("begun")
+        signal.raise_signal(signal.SIGUSR2)  # SLURM sends it twice
+        signal.raise_signal(signal.SIGCHLD)  # and ends the loaders
+        calls.append("ended")
+
+    def loader_died(number: int, frame: Any) -> None:
+        raise RuntimeError("DataLoader worker is killed by signal")
+
+    numbers = (signal.SIGUSR2, signal.SIGTERM, signal.SIGCHLD)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        for number, handler in zip(numbers, (requeue, requeue, loader_died), strict=True):
+            signal.signal(number, handler)
+        asked = slurm._note_signals()
+        signal.raise_signal(signal.SIGUSR2)
+        assert (asked, calls) == ([signal.SIGUSR2], ["begun", "ended"])
+        signal.raise_signal(signal.SIGUSR2)  # asked again where the first failed
+        assert calls == ["begun", "ended"] * 2
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_squeue_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.commands import Command, ForkServer
 FORKED = """
 import io, os, sys
 import isic.search.forks as forks
+from isic import workers
 from isic.search import server
 
 class ForkedPopen:
@@ -27,7 +28,7 @@ class ForkedPopen:
         if self.pid == 0:
             os.setsid()
             os.close(asks), os.close(answers)
-            forks.die_with_parent()
+            workers.die_with_parent()
             import signal
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             sys.stdin, sys.stdout = os.fdopen(asked), os.fdopen(answered, "w")
@@ -93,4 +94,12 @@ class Sweeping:
 
     def study(self, name: str, storage: str | None = None) -> optuna.Study:
         url = storage or f"sqlite:///{self.runs / name / 'study.db'}"
-        return optuna.load_study(study_name=name, storage=url)
+        return optuna.load_study(study_name=name, storage=_storage(url))
+
+
+def _storage(url: str) -> str | optuna.storages.BaseStorage:
+    """What Optuna opens: it has no address for a journal."""
+    if not url.startswith("journal:"):
+        return url
+    file = optuna.storages.journal.JournalFileBackend(url.removeprefix("journal:"))
+    return optuna.storages.JournalStorage(file)

@@ -6,7 +6,6 @@ import pytest
 
 from isic.errors import ConfigError
 from isic.search.options import search_options
-from isic.search.team import place
 
 CONFIG: dict[str, Any] = {
     "stage": "train",
@@ -54,17 +53,7 @@ def test_odd_names(name: str) -> None:
         search_options(CONFIG, name=name)
 
 
-def test_workers_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3, 4, 5, 6, 7})
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
-    places = [place(i, 3, 1) for i in range(3)]
-    assert sorted(core for _, cores in places for core in cores) == list(range(8))
-    assert [v["CUDA_VISIBLE_DEVICES"] for v, _ in places] == ["4", "5", "6"]
-    assert [v["OMP_NUM_THREADS"] for v, _ in places] == ["3", "3", "2"]
-    # more workers than GPUs or cores: in turn
-    assert place(3, 12, 1)[0]["CUDA_VISIBLE_DEVICES"] == "4"
-    assert place(9, 12, 1)[1] == {1}
-    # two GPUs a trial
-    assert place(1, 2, 2)[0]["CUDA_VISIBLE_DEVICES"] == "6,4"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "CUDA_VISIBLE_DEVICES" not in place(0, 1, 1)[0]
+def test_a_stack_is_judged_by_a_metric_that_it_has() -> None:
+    metrics = {"monitor": "val/loss", "mode": "min", "functions": {"pauc": {}, "auc": {}}}
+    with pytest.raises(ConfigError, match="expected one of val/pauc, val/auc, got 'val/loss'"):
+        search_options({**CONFIG, "stage": "stack", "metrics": metrics}, name="study")

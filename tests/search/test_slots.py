@@ -11,10 +11,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from isic.search.alive import SignsOfLife, Stamp, this_host
 from isic.search.options import SearchOptions
 from isic.search.slots import FAILURE, claim, lost, n_taken
 from isic.search.storage import open_store
-from isic.search.workers import SignsOfLife, Stamp, this_host
 from tests.search.sweeps import options
 
 KINDS = ("sqlite", "journal")
@@ -162,7 +162,7 @@ def test_on_another_host_the_heartbeat_tells(tmp_path: Path) -> None:
 
 
 def test_a_stamp_is_a_process_and_not_a_number_that_came_round() -> None:
-    from isic.search.workers import start_of
+    from isic.search.alive import start_of
 
     ours = Stamp.of_this_process()
     assert Stamp.read(str(ours)) == ours

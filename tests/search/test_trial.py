@@ -9,7 +9,8 @@ from typing import Any
 import optuna
 import pytest
 
-from isic.search.trial import Curve, Failed, reason, run_trial, trial_config
+from isic.search.forks import reason
+from isic.search.trial import Curve, Failed, run_trial, trial_config
 from tests.search.sweeps import options
 
 CONFIG: dict[str, Any] = {

@@ -18,7 +18,7 @@ from isic.predictions import read_predictions, read_score
 from tests.commands import ROOT, ForkServer
 from tests.slurm.cluster import ask, cluster, wait_until
 
-EPOCHS = 16
+EPOCHS = 10
 LONG = 280.0  # seconds: machines are busy
 pytestmark = [
     pytest.mark.slurm,
@@ -98,14 +98,25 @@ def array(
     runs = tmp_path_factory.mktemp("array") / "runs"
     multirun = Multirun([*arguments, "fold=0,1,2,3,4"], runs, slurm)
     multirun.start()
-    env = {**os.environ, **slurm}
-    for job, command in (("0", ["scontrol", "requeue"]), ("1", ["scancel", "--signal=USR2"])):
-        wait_until(lambda j=job: "epoch 2/" in multirun.log(j), LONG)
-        assert f"epoch {EPOCHS}/" not in multirun.log(job), "too fast to be killed in the middle"
-        ids = [p.name.rpartition(f"_{job}_0_")[0] for p in runs.glob(f".slurm/*_{job}_0_log.out")]
-        subprocess.run([*command, f"{ids[0]}_{job}"], env=env, check=True)
+    try:
+        requeue(multirun, "0", "scontrol", "requeue", "{id}")
+        requeue(
+            multirun, "1", "scancel", "--signal=USR2", "{id}.0"
+        )  # srun's step, as before a limit
+    except BaseException:
+        multirun.process.kill()
+        raise
     multirun.wait()
     return multirun
+
+
+def requeue(multirun: Multirun, job: str, *command: str) -> None:
+    """Let SLURM put a job of the array back into its queue, in the middle of its training."""
+    wait_until(lambda: "epoch 2/" in multirun.log(job), LONG)
+    assert f"epoch {EPOCHS}/" not in multirun.log(job), "too fast to be killed in the middle"
+    (log,) = multirun.runs.glob(f".slurm/*_{job}_0_log.out")
+    words = [word.format(id=log.name.removesuffix("_0_log.out")) for word in command]
+    subprocess.run(words, env={**os.environ, **multirun.env}, check=True)
 
 
 def test_an_array_of_five_folds_ends_well(array: Multirun) -> None:
@@ -163,4 +174,4 @@ def test_two_ranks_of_one_job_and_a_job_that_fails(
     frame = read_predictions(run / "fold0/oof.parquet")
     assert frame["image_id"].is_unique
     assert len(list((run / "fold0/wandb").glob("offline-run-*"))) == 1
-    assert not ask({**os.environ, **slurm}, "squeue", "-h").strip()
+    wait_until(lambda: not ask({**os.environ, **slurm}, "squeue", "-h").strip(), 60)

@@ -116,6 +116,29 @@ def test_the_same_command_prints_its_score_and_another_is_refused(base, archive3
         stacked(base, archive32, "runs=[b]", "name=a")
 
 
+def test_what_is_refused_leaves_no_folder_and_no_overwrite(copy: Path, archive32: Path) -> None:
+    odd = "+features.lesion_shape.formulas=[hue_contras]"
+    with pytest.raises(Exception, match="hue_contras"):
+        stacked(copy, archive32, "features=[lesion_shape]", "name=odd", odd)
+    assert not (copy / "runs/odd/config.yaml").exists()
+    extra = "+features.metadata.columns=[no_such_column]"
+    for name, more in (("late", []), ("s", ["overwrite=true"])):
+        with pytest.raises(DataError, match="no_such_column"):
+            stacked(copy, archive32, "features=[metadata]", f"name={name}", extra, *more)
+    assert not (copy / "runs/late/config.yaml").exists()
+    assert (copy / "runs/s/score.json").exists(), "an overwrite that is refused throws nothing away"
+
+
+@pytest.mark.parametrize("more", [[], ["overwrite=true"]])
+def test_a_folder_that_is_no_stack_is_left_alone(copy: Path, archive32: Path, more) -> None:
+    """`runs/splits` holds every run's folds, a study its trials: nothing may clear them."""
+    before = {p.name for p in (copy / "runs/splits").iterdir()}
+    with pytest.raises(ConfigError, match=r"splits holds .*\.csv and no stack"):
+        stacked(copy, archive32, "runs=[a]", "name=splits", *more)
+    assert before <= {p.name for p in (copy / "runs/splits").iterdir()}
+    assert not (copy / "runs/splits/config.yaml").exists()
+
+
 def test_a_run_that_was_trained_anew_makes_another_stack(copy: Path, archive32: Path) -> None:
     index, split = opened(copy, archive32, isic2024)
     write_fake_run(copy / "runs", "a", index, split, skill=1.0, seed=77)
@@ -158,6 +181,9 @@ def test_several_classes_and_several_stackers(milk32: Path, tmp_path: Path) -> N
     score = json.loads((folder / "score.json").read_text())
     assert {"macro_f1", "macro_auc", "macro_f1_nested_thresholds"} <= set(score["metrics"])
     assert len((folder / "kept.txt").read_text().splitlines()) >= 9
+    with pytest.raises(DataError, match="folds by hospital need two attributions"):
+        stacked(tmp_path, milk32, "data=milk10k", "runs=[a]", "hospitals=true", "name=h")
+    assert not (tmp_path / "runs/h/oof.parquet").exists()  # said before the first fit
     with pytest.raises(ConfigError, match="combine=rank_mean gives ranks.*macro_dice"):
         stacked(tmp_path, milk32, "data=milk10k", "runs=[a]", "combine=rank_mean")
 
@@ -256,6 +282,7 @@ def test_wrong_values_are_refused_before_data_is_read(tmp_path: Path) -> None:
         ("n_seeds=0", "n_seeds: expected 1 or more, got 0"),
         ("resample.under=2", r"resample\.under: expected a share"),
         ("on_leak=no", "on_leak: expected error or warn"),
+        ("logger.wandb={mode: bogus}", "WANDB_MODE.*got 'bogus'"),
         ("+features.image_scores.colums=[x]", "takes no such argument. Did you mean columns"),
     ):
         with pytest.raises(ConfigError, match=said):
@@ -271,7 +298,7 @@ def test_shuffled_labels_give_one_half_through_the_whole_chain(tmp_path: Path) -
     for seed in range(4):
         base = tmp_path / str(seed)
         root = write_isic2024(
-            base / "isic2024", n_images=600, n_test=8, seed=seed, n_patients=60, positives=120,
+            base / "isic2024", n_images=600, n_test=60, seed=seed, n_patients=60, positives=120,
             images=False,
         )  # fmt: skip
         path = root / "train-metadata.csv"

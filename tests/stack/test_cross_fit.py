@@ -7,7 +7,7 @@ import lightgbm
 import numpy as np
 import pytest
 
-from isic.errors import ConfigError, DataError
+from isic.errors import ConfigError, DataError, IsicError
 from isic.stack.combine import ranked
 from isic.stack.cross_fit import Plan, Task, add_noise, cross_fit, fit_one
 from isic.stack.early import inner_fold
@@ -211,3 +211,10 @@ def test_early_stopping_without_rounds_is_refused() -> None:
         cross_fit(
             rows, each_fold(rows, features(rows)), {"l": LogisticStacker}, Plan(early_stopping=5)
         )
+
+
+def test_a_parameter_that_the_library_refuses_is_named() -> None:
+    rows = samples(60)
+    odd = partial(TREES, num_leaves=1)
+    with pytest.raises(IsicError, match="stacker=trees cannot be fitted on fold 0: .*num_leaves"):
+        cross_fit(rows, each_fold(rows, features(rows)), {"trees": odd}, Plan())

@@ -15,6 +15,7 @@ from isic.errors import ConfigError, DataError
 from isic.stack.cross_fit import Plan, Task, cross_fit
 from isic.stack.fitted import from_text
 from isic.stack.importance import importance_table
+from isic.stack.inputs import FoldInputs
 from isic.stack.manifest import open_stack, save_stack
 from isic.stack.stackers import LogisticStacker, RankAverage, make, require_package
 from tests.stack.rows import features, samples
@@ -52,6 +53,19 @@ def test_a_model_read_back_predicts_the_same(name: str, classes: int) -> None:
         assert model.kind == name
         assert np.abs(again.predict(X) - model.predict(X)).max() < 1e-12
         assert np.allclose(again.predict(X).sum(axis=1), 1, atol=1e-6)
+
+
+@ALL
+def test_rows_in_parts_are_predicted_as_all_at_once(name: str, monkeypatch) -> None:
+    rows = samples(300)
+    source = FoldInputs(features(rows).parts, features(rows).names, np.arange(1, 6))
+    inputs = dict.fromkeys(rows.folds, source)
+    result = cross_fit(rows, inputs, {name: MAKERS[name]}, Plan(scores=("f1", "f2")))
+    model, some = next(iter(result.models.values())), np.arange(3, 250, 2)
+    whole = model.predict(source.take(some))
+    monkeypatch.setattr("isic.stack.fitted.PART", 7)
+    assert np.abs(model.predict_rows(source, some) - whole).max() < 1e-12
+    assert model.predict_rows(source, some[:0]).shape == (0, 2)
 
 
 @pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost"])
@@ -168,6 +182,9 @@ def test_rank_average_by_class_and_without_scores() -> None:
     classes = ("mel", "bcc", "nv")
     model = make(RankAverage, seed=0, columns=names, scores=names, classes=classes)
     assert model.positions == [[0, 2], [1, 3], [4, 5]]
+    names, classes = ("score_a_blue_nevus", "score_a_nevus", "score_a_mel"), ("mel", "nevus")
+    model = make(RankAverage, seed=0, columns=names, scores=names, classes=(*classes, "blue nevus"))
+    assert model.positions == [[2], [1], [0]]
     with pytest.raises(ConfigError, match="averages the scores of image runs, and there are none"):
         make(RankAverage, seed=0, columns=("age",), scores=(), classes=("b", "m"))
 

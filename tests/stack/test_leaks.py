@@ -91,3 +91,11 @@ def test_placements_are_one_minus_auc() -> None:
     rng = np.random.default_rng(0)
     score, positive = rng.integers(0, 9, 300) / 9, rng.random(300) < 0.2
     assert placements(score, positive).mean() == pytest.approx(1 - roc_auc_score(positive, score))
+
+
+def test_a_fold_without_others_is_no_leak() -> None:
+    """Where every row is of the class, none can be ranked above it: that says nothing."""
+    rng = np.random.default_rng(0)
+    probs, target, fold = scores(rng, 2000, 400, 4, 0.6)
+    target[fold == 1] = 1
+    check(probs, target, fold)

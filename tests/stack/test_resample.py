@@ -27,9 +27,15 @@ def test_every_rare_row_stays_and_no_common_row_comes_twice() -> None:
     assert (np.diff(rows) >= 0).all()
 
 
-def test_each_class_is_measured_by_the_largest_and_the_smallest() -> None:
+def test_each_class_is_measured_by_the_largest_and_by_all_others() -> None:
     assert np.bincount(drawn(Resample(0.1, None), 1000, 20, 300)).tolist() == [1000, 100, 300]
-    assert np.bincount(drawn(Resample(None, 0.1), 1000, 20, 300)).tolist() == [200, 20, 200]
+    assert np.bincount(drawn(Resample(None, 0.5), 1000, 20, 300)).tolist() == [640, 20, 300]
+
+
+def test_one_very_rare_class_does_not_cut_the_common_ones() -> None:
+    # a training fold of MILK10k: the default took two of three basal cell carcinomas away
+    milk10k = [198, 1590, 26, 335, 32, 29, 6, 290, 476, 302, 30]
+    assert np.bincount(drawn(Resample(), *milk10k)).tolist() == milk10k
 
 
 def test_nothing_is_drawn_where_nothing_is_asked() -> None:

@@ -122,6 +122,20 @@ def test_a_weight_of_nothing_is_refused():
         BinaryCrossEntropy(pos_weight=0)
 
 
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (FocalLoss, {"gamma": -1}),
+        (FocalLoss, {"alpha": 1.5}),
+        (AsymmetricLoss, {"gamma_neg": -1}),
+        (AsymmetricLoss, {"margin": 1}),
+    ],
+)
+def test_focus_without_a_meaning_is_refused(loss, options):
+    with pytest.raises(ConfigError, match=f"expected gamma.*{next(iter(options))}="):
+        loss(**options)
+
+
 def asymmetric_by_hand(p, *, gamma_neg, gamma_pos, margin):
     """Loss of a positive and of a negative of probability p."""
     low = max(p - margin, 0)

@@ -382,6 +382,7 @@ def test_an_encoder_that_never_learns_is_said(caplog):
         ({"groups": 0}, "finetune.groups: expected a whole number from 1 on, got 0"),
         ({"layer_decay": 0.0}, r"finetune.layer_decay: expected a number in \(0, 1\], got 0"),
         ({"layer_decay": 1.5}, "finetune.layer_decay: .* got 1.5"),
+        ({"layer_decay": "slow"}, "finetune.layer_decay: .* got 'slow'"),
     ],
 )
 def test_values_without_a_meaning_are_refused(options, words):

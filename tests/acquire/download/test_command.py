@@ -67,6 +67,7 @@ def test_done_and_done_again(commands: ForkServer, archive: Archive, tmp_path: P
     assert set(archive.fetched().values()) == {1}
 
 
+@pytest.mark.slow
 def test_what_was_downloaded_opens_as_a_folder(
     commands: ForkServer, archive: Archive, tmp_path: Path
 ) -> None:

@@ -9,7 +9,6 @@ host name, hence the boot and the pid namespace in it.
 import os
 import socket
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +121,3 @@ class SignsOfLife(threading.Thread):
             _file(self.store.stamps, self.stamp).touch()
         elif self._trial_id is not None and isinstance(self.store.storage, RDBStorage):
             self.store.storage.record_heartbeat(self._trial_id)
-
-
-def wait_a_little() -> None:
-    """Between two looks at what other workers do."""
-    time.sleep(0.5)

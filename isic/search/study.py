@@ -1,5 +1,6 @@
-"""What all trials of a study share, kept in the study: another experiment is refused by name."""
+"""A study: founded or joined by name; what all its trials share is kept in it, and compared."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,15 +8,17 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
-from isic.errors import ConfigError
+from isic.errors import CheckpointError, ConfigError, DataError, IsicError
 from isic.runs import flatten, identity
+from isic.search.forks import Jobs, reason, wait_for
 from isic.search.options import SearchOptions
 from isic.search.space import Parameter
 from isic.search.storage import Store
 
 log = logging.getLogger(__name__)
 
-EXPERIMENT = "experiment"  # user attribute of the study
+EXPERIMENT = "experiment"  # user attributes of the study
+ARCHIVE = "archive"  # a hash; it is there once some worker's data were ready
 
 
 def fingerprint(
@@ -52,6 +55,7 @@ def open_study(
         ConfigError: The study of this name holds another experiment; names what differs.
     """
     with store.lock():
+        _forget_unbegun(store, search, experiment)
         names = optuna.get_all_study_names(store.storage)
         study = optuna.create_study(
             study_name=search.name,
@@ -69,6 +73,17 @@ def open_study(
     return study
 
 
+def _forget_unbegun(store: Store, search: SearchOptions, experiment: Mapping[str, Any]) -> None:
+    """Delete another experiment of this name that was given up before its data were ready."""
+    if search.name not in optuna.get_all_study_names(store.storage):
+        return
+    study = optuna.load_study(study_name=search.name, storage=store.storage)
+    stored = study.user_attrs.get(EXPERIMENT)
+    begun = ARCHIVE in study.user_attrs or study.get_trials(deepcopy=False)
+    if stored and not begun and _differences(stored, experiment):
+        optuna.delete_study(study_name=search.name, storage=store.storage)
+
+
 def _joined(existed: bool) -> str:
     return "joined" if existed else "new"
 
@@ -80,11 +95,7 @@ def _compare(
         raise ConfigError(
             f"{store.shown}: the study {search.name} was not made by sweep.py; give another name="
         )
-    changed = [
-        f"{k}: {stored.get(k)} -> {wanted.get(k)}"
-        for k in sorted({*stored, *wanted})
-        if stored.get(k) != wanted.get(k)
-    ]
+    changed = _differences(stored, wanted)
     if changed:
         raise ConfigError(
             f"the study {search.name} in {store.shown} is of another experiment: "
@@ -92,13 +103,25 @@ def _compare(
         )
 
 
-def check_content(study: optuna.Study, content: Mapping[str, Any]) -> None:
-    """Every worker's archive and folds are those of the first.
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """`key: stored -> wanted` of every key that is not the same in both."""
+    return [
+        f"{k}: {stored.get(k)} -> {wanted.get(k)}"
+        for k in sorted({*stored, *wanted})
+        if stored.get(k) != wanted.get(k)
+    ]
+
+
+def make_ready(
+    study: optuna.Study, base: Mapping[str, Any], search: SearchOptions, jobs: Jobs
+) -> None:
+    """Make what trials read, in a process of its own; every worker's must be that of the first.
 
     Raises:
-        ConfigError: Another archive or split on this machine.
+        ConfigError: Another archive, split or run than the study was begun on, on this machine.
+        DataError, CheckpointError, IsicError: As a trial would, with its message.
     """
-    for key, value in content.items():
+    for key, value in _prepared(base, search, jobs).items():
         stored = study.user_attrs.get(key)
         if stored is None:
             study.set_user_attr(key, value)
@@ -107,3 +130,19 @@ def check_content(study: optuna.Study, content: Mapping[str, Any]) -> None:
                 f"the study {study.study_name} was begun on another {key.removesuffix('_hash')}: "
                 f"{stored}, here {value}. All workers need the same data and folds."
             )
+
+
+def _prepared(base: Mapping[str, Any], search: SearchOptions, jobs: Jobs) -> dict[str, Any]:
+    """Hashes of what trials read."""
+    folder = search.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    file, log_file, answer = (folder / f"prepared.{s}" for s in ("yaml", "log", "json"))
+    begun = log_file.stat().st_size if log_file.exists() else 0
+    config = {**base, "folds": list(search.folds), "prepared": str(answer)}
+    log.info("data    making sure that what trials read is there: %s", log_file)
+    if code := wait_for(jobs, jobs.start(f"prepare_{search.stage}", config, file, log_file)):
+        kinds = {e.exit_code: e for e in (ConfigError, DataError, CheckpointError)}
+        text = reason(code, log_file, begun).removeprefix(f"exit code {code}: ")
+        raise kinds.get(code, IsicError)(text)
+    content: dict[str, Any] = json.loads(answer.read_text())
+    return content
