@@ -4,7 +4,7 @@ Called by whoever finishes the last fold, and at any time by `python -m isic run
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,30 +101,55 @@ def assemble_run(
     if not all((fold / "score.json").exists() for fold in folds):
         return None
     with waiting_lock(run / ".lock", f"assembling {run}"):
-        frame = assemble_oof(folds)
-        attrs = _attrs(frame)
-        write_predictions(run / "oof.parquet", frame, **attrs)
-        result = score_predictions(frame, index, metrics, folder=run / "curves")
-        result["metrics"] |= decided_scores(frame, index, metrics)
-        labelled = with_targets(frame, index)
-        fit_to(frame, labelled["target"]).write(run)
-        result["calibration"] = calibration(labelled)
-        scores = [read_score(fold / "score.json") for fold in folds]
-        result |= {
-            "folds": n_folds,
-            "seconds": sum(s["seconds"] for s in scores),
-            "images_per_second": sum(s["images_per_second"] for s in scores) / n_folds,
-            "peak_memory_mb": max(s["peak_memory_mb"] for s in scores),
-            "selected_on_validation": any(s["selected_on_validation"] for s in scores),
-            "warnings": list(dict.fromkeys(w for s in scores for w in s.get("warnings", []))),
-        }
-        write_score(run / "score.json", result)
-        tests = [fold / "test.parquet" for fold in folds if (fold / "test.parquet").exists()]
-        if len(tests) == n_folds:
-            mean = ensemble([read_predictions(path) for path in tests])
-            write_predictions(run / "test.parquet", mean, **attrs)
-            submit(run / "submission.csv", mean, index)
+        result = _assembled(run, folds, metrics) or _assemble(run, folds, index, metrics)
     log.info("%s, %d folds: %s", run, n_folds, score_line(result))
+    return result
+
+
+def _assembled(
+    run: Path, folds: Sequence[Path], metrics: Mapping[str, Metric]
+) -> dict[str, Any] | None:
+    """The score that is there, where all is written, younger than the folds, with all metrics."""
+    written = ["score.json", "oof.parquet", "thresholds.json"]
+    if any((fold / "test.parquet").exists() for fold in folds):
+        written += ["test.parquet", "submission.csv"]
+    youngest = max((fold / "score.json").stat().st_mtime_ns for fold in folds)
+    if not all((run / name).exists() for name in written):
+        return None
+    if (run / "score.json").stat().st_mtime_ns < youngest:
+        return None
+    result = read_score(run / "score.json")
+    return result if set(metrics) <= set(result["metrics"]) else None
+
+
+def _assemble(
+    run: Path, folds: Sequence[Path], index: Index, metrics: Mapping[str, Metric]
+) -> dict[str, Any]:
+    """Write all of a run's files, the score last: what has it is whole."""
+    (run / "score.json").unlink(missing_ok=True)
+    frame = assemble_oof(folds)
+    attrs = _attrs(frame)
+    write_predictions(run / "oof.parquet", frame, **attrs)
+    result = score_predictions(frame, index, metrics, folder=run / "curves")
+    result["metrics"] |= decided_scores(frame, index, metrics)
+    labelled = with_targets(frame, index)
+    fit_to(frame, labelled["target"]).write(run)
+    result["calibration"] = calibration(labelled)
+    scores = [read_score(fold / "score.json") for fold in folds]
+    result |= {
+        "folds": len(folds),
+        "seconds": sum(s["seconds"] for s in scores),
+        "images_per_second": sum(s["images_per_second"] for s in scores) / len(folds),
+        "peak_memory_mb": max(s["peak_memory_mb"] for s in scores),
+        "selected_on_validation": any(s["selected_on_validation"] for s in scores),
+        "warnings": list(dict.fromkeys(w for s in scores for w in s.get("warnings", []))),
+    }
+    tests = [fold / "test.parquet" for fold in folds if (fold / "test.parquet").exists()]
+    if len(tests) == len(folds):
+        mean = ensemble([read_predictions(path) for path in tests])
+        write_predictions(run / "test.parquet", mean, **attrs)
+        submit(run / "submission.csv", mean, index)
+    write_score(run / "score.json", result)
     return result
 
 

@@ -1,5 +1,6 @@
 """From an archive on disk to a checked submission, through the commands that a user types."""
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -76,6 +77,24 @@ def test_predict_gives_what_training_gave(
     assert not (tmp_path / "mean/score.json").exists(), "test rows have no target"
     after = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
     assert before == after, "predict.py wrote into the run"
+
+
+def test_finished_folds_are_put_together_once(
+    two_folds: Folds, commands: ForkServer, tiny: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "runs/two"
+    shutil.copytree(two_folds[0], run)
+
+    def again() -> int:
+        words = ["fold=0", *tiny, "logger=wandb", "logger.wandb.mode=offline", "name=two"]
+        code, text = commands.run("train.py", *words, env={"ISIC_RUNS_ROOT": str(run.parent)})
+        assert code == 0 and "2 folds: " in text, text
+        return (run / "oof.parquet").stat().st_mtime_ns
+
+    first = again()
+    assert first == (two_folds[0] / "oof.parquet").stat().st_mtime_ns
+    (run / "fold1/score.json").touch()
+    assert again() > first, "a fold is younger than what was made of it"
 
 
 def test_rank_mean_and_eight_views(two_folds: Folds, commands: ForkServer, tmp_path: Path) -> None:
