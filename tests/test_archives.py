@@ -47,7 +47,7 @@ def train(
     ("data", "head", "columns"),
     [
         ("isic2019", "image", "MEL NV BCC AK BKL DF VASC SCC UNK"),
-        ("isic2020", "image_name", "target"),
+        pytest.param("isic2020", "image_name", "target", marks=pytest.mark.slow),
         ("isic2020_diagnosis", "image_name", "target"),
         ("milk10k", "lesion_id", "AKIEC BCC BEN_OTH BKL DF INF MAL_OTH MEL NV SCCKA VASC"),
         pytest.param("isic2024", "isic_id", "target", marks=pytest.mark.slow),
@@ -93,6 +93,7 @@ def test_a_lesion_is_predicted_once_from_the_view_that_is_asked_for(
     assert "data.views: expected one or more of dermoscopic, clinical, got tbp" in text
 
 
+@pytest.mark.slow
 def test_what_is_held_out_is_read_by_predict_alone(
     roots: Roots, places: dict[str, str], commands: ForkServer
 ) -> None:
@@ -183,6 +184,7 @@ def extra_csv(folder: Path, **columns: object) -> Path:
     return folder / "extra.csv"
 
 
+@pytest.mark.slow
 def test_extra_images_train_with_their_weight_and_never_beside_their_parents_fold(
     archive32: Path, places: dict[str, str], commands: ForkServer, tmp_path: Path
 ) -> None:

@@ -33,6 +33,8 @@ from isic.training.distill import Distillation
 from tests.commands import ForkServer
 from tests.killed import Experiment, assert_same_end
 
+pytestmark = pytest.mark.slow  # whole commands
+
 Data = Callable[..., ISIC2024DataModule]
 HALVES = SplitOptions(n_folds=2)
 
@@ -339,7 +341,6 @@ def test_a_student_of_another_archive_that_needs_no_teacher_afterwards(
     assert names == ["iddx_1", "lesion_id_present", "clin_size_long_diam_mm"]
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_with_both_on(
     commands: ForkServer, tiny: list[str], two_folds: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -352,7 +353,6 @@ def test_killed_and_resumed_with_both_on(
     assert_same_end(killed, whole)
 
 
-@pytest.mark.slow
 def test_two_processes_learn_from_the_same_soft_labels(
     commands: ForkServer, tiny: list[str], two_folds: tuple[Path, str], tmp_path: Path
 ) -> None:

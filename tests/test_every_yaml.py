@@ -174,8 +174,11 @@ def hugging_face(tmp_path: Path) -> Path:
     return tmp_path / "hf"
 
 
+LARGE = "convnextv2 densenet121 dinov2 effnetv2 eva02 panderm resnet50 swinv2".split()
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "panderm")) for n in names("model")]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in names("model")]
 )
 def test_a_network_trains_a_step(fit: Fit, request: pytest.FixtureRequest, name: str) -> None:
     brought = ["model.pretrained=false"]

@@ -59,6 +59,7 @@ def test_the_score_of_a_run_holds_nested_and_folded_numbers(milk) -> None:
     assert not [n for n in fold["metrics"] if "nested" in n]  # one fold knows no other
 
 
+@pytest.mark.slow
 def test_submissions_are_decided_and_predictions_are_not(commands, milk) -> None:
     runs, _ = milk
     fitted = Fitted.read(runs / "milk")
@@ -83,6 +84,7 @@ def test_ranks_are_refused_where_the_metric_cuts_at_half(commands, milk) -> None
     assert "no class UNK without training rows" in text
 
 
+@pytest.mark.slow
 def test_from_predictions_to_pseudo_labels_to_a_training(commands, milk, tmp_path) -> None:
     runs, given = milk
     env, made = {"ISIC_RUNS_ROOT": str(runs)}, tmp_path / "pseudo.csv"

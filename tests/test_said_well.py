@@ -27,6 +27,8 @@ from isic.training.module import LesionClassifier
 from tests.archives import TINY
 from tests.test_configs import composed
 
+pytestmark = pytest.mark.slow  # whole commands
+
 Make = Callable[..., dict[str, Any]]
 
 

@@ -11,6 +11,8 @@ import pytest
 from isic.predictions import read_predictions, write_predictions
 from tests.commands import ForkServer
 
+pytestmark = pytest.mark.slow  # whole commands
+
 OFFLINE = """
 import socket
 def refused(*args):
