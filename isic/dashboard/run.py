@@ -66,8 +66,12 @@ def open_run(
     options: The keys `wandb` of conf/logger; its `group` and `job_type` go before the arguments,
         its `tags` are added to them.
     """
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
     import wandb
 
+    # W&B's folder for tables: forks of one process share it, and the first that ends deletes it
+    Path(MEDIA_TMP.name).mkdir(parents=True, exist_ok=True)
     if not _DATA_DIR_IS_SET:  # tables wait there to be sent, else below the home folder
         os.environ["WANDB_DATA_DIR"] = str(folder.resolve() / "wandb")
     # WANDB_MODE=online is for the sender: here W&B would ask the server if it wants telemetry, and

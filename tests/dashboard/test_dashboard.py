@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from wandb.sdk.data_types._private import MEDIA_TMP
 
 from isic.dashboard import close_run, open_run, publish
 from isic.dashboard.send import is_sent, kept, send_kept, wait_for_senders
 from isic.errors import ConfigError
 from isic.predictions import read_score
+from isic.report.curves import write_curves
 from tests.commands import ROOT, ForkServer
 from tests.dashboard.server import dashboard, silent
 from tests.dashboard.written import Written
@@ -80,6 +84,14 @@ def test_a_finished_run_is_published_in_one_call(tmp_path: Path) -> None:
     assert written.tags == ["study", "trial-7"]
     assert written.config["a.b"] == 1
     assert written.summary["score"] == written.summary["oof/auc"] == 0.8
+
+
+def test_tables_after_another_fork_of_this_process_ended(tmp_path: Path) -> None:
+    target, probs = np.array([0, 1, 0, 1]), np.array([[0.8, 0.2], [0.3, 0.7]] * 2)
+    write_curves(tmp_path / "curves", target, probs, ("benign", "malignant"))
+    shutil.rmtree(MEDIA_TMP.name, ignore_errors=True)
+    publish(tmp_path, OPTIONS, name="s", config={}, result=RESULT, job_type="train")
+    assert Written(only(tmp_path)).logged("roc_table.ncols") == 3
 
 
 @pytest.mark.parametrize("options", [None, {**OPTIONS, "mode": "disabled"}])
