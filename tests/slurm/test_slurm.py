@@ -18,8 +18,8 @@ from isic.predictions import read_predictions, read_score
 from tests.commands import ROOT, ForkServer
 from tests.slurm.cluster import ask, cluster, wait_until
 
-EPOCHS = 24  # enough to be met in the middle, also in the seconds that SLURM waits before it kills
-LONG = 280.0  # seconds: machines are busy
+EPOCHS = 100  # longer than the seconds that SLURM waits before it kills
+LONG = 400.0  # seconds: machines are busy
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.skipif("ISIC_SLURM" not in os.environ, reason="make test-slurm"),
