@@ -23,6 +23,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 
+from benchmarks.metrics import bar
 from isic.stack import Plan, Resample, cross_fit
 from isic.stack.inputs import FoldInputs, Samples
 
@@ -129,19 +130,6 @@ def run(rounds: int = 1) -> list[dict[str, Any]]:
             fast / N_ROWS, each[middle] / middle, 0.8,
         ),
     ]  # fmt: skip
-
-
-def bar(name: str, ours: float, baseline: float, target: float) -> dict[str, Any]:
-    """One line of the results."""
-    ratio = baseline / ours
-    return {
-        "name": name,
-        "ours": ours,
-        "baseline": baseline,
-        "ratio": ratio,
-        "target": target,
-        "ok": ratio >= target,
-    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from isic.config.missing import MISSING
+from isic.config.study import StudyConfig
 
 
 @dataclass
@@ -56,18 +57,10 @@ class StackConfig:
 
 
 @dataclass
-class SweepStackConfig(StackConfig):
-    """`sweep.py space=stack`: trials share the keys of `isic stack`; the rest as in SweepConfig."""
+class SweepStackConfig(StudyConfig, StackConfig):
+    """`sweep.py space=stack`: trials share the keys of `isic stack`."""
 
     stage: str = "stack"
-    space: Any = MISSING
-    pruner: Any = MISSING
-    n_trials: int = 50
-    n_workers: int = 1
-    storage: str | None = None
-    heartbeat: float = 15.0
-    keep_weights: int = 3
-    give_up_after: int = 3
 
 
 @dataclass
