@@ -66,9 +66,8 @@ def open_run(
     options: The keys `wandb` of conf/logger; its `group` and `job_type` go before the arguments,
         its `tags` are added to them.
     """
-    from wandb.sdk.data_types._private import MEDIA_TMP
-
     import wandb
+    from wandb.sdk.data_types._private import MEDIA_TMP
 
     # W&B's folder for tables: forks of one process share it, and the first that ends deletes it
     Path(MEDIA_TMP.name).mkdir(parents=True, exist_ok=True)
