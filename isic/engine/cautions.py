@@ -1,50 +1,22 @@
-"""What a score must be read with: shortcuts in metadata, pseudo-labels, what saw the scored rows.
-
-Source: the index of the run itself, by the same method and limit as `python -m isic check`, for the
-columns that the network sees and no others: a second for ISIC 2024's 401,059 rows and four columns.
-Unit: one sentence each, in `warnings` of `score.json`, in the log when a training starts, and
-behind the score line.
-"""
+"""What the score of an image run must be read with, and what its first weights have seen."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from isic.audit.shortcuts import LIMIT, known_shortcuts
+from isic.audit.cautions import pseudo_cautions, shortcut_cautions
 from isic.data import LesionDataModule
-from isic.errors import CheckpointError, first_five
+from isic.errors import CheckpointError
 from isic.index.schema import index_hash, sample_rows
 from isic.training.checkpoint import read
 
 
 def cautions(data: LesionDataModule) -> list[str]:
     """Sentences on what makes this run's score look better than new patients would."""
-    return [*_shortcuts(data), *_pseudo_labels(data), *data.cautions]
-
-
-def _shortcuts(data: LesionDataModule) -> list[str]:
+    said = pseudo_cautions(data.index.table) + data.cautions
     if not data.encoder:
-        return []
-    found = known_shortcuts(data.index, sample_rows(data.index), data.encoder.columns)
-    if not found:
-        return []
-    return [
-        f"data.metadata holds columns that tell a class alone (AUC > {LIMIT:.2f}): "
-        f"{first_five(found)}; is that medicine, or how the data came together?"
-    ]
-
-
-def _pseudo_labels(data: LesionDataModule) -> list[str]:
-    table = data.index.table
-    if "pseudo" not in table:
-        return []
-    source = table["pseudo"].dropna()
-    runs = first_five(np.sort(source.unique()))
-    return [
-        f"{len(source)} pseudo-labelled images of {runs} were trained on; models that made the "
-        "labels have seen the rows that are scored here"
-    ]
+        return said
+    rows = sample_rows(data.index)
+    return shortcut_cautions(data.index, rows, data.encoder.columns, key="data.metadata") + said
 
 
 def seen_by_weights(pretrained: Any, data: LesionDataModule) -> list[str]:

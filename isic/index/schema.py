@@ -22,6 +22,7 @@ from isic.images.sources import Sources, stat_files
 LEADING = ("image_id", "lesion_id", "patient_id", "archive", "view", "diagnosis", "target")
 USE = ("duplicate_of", "external", "parent_id", "weight", "pseudo")
 TRAILING = ("age", "sex", "site", "attribution", "image", "split")
+PLANNED = ("group", "fold", "status")  # what splits and predictions put beside these
 # Ids become file names, HDF5 keys and CSV cells: nothing that any of them would read otherwise.
 ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
 from isic.index.schema import Index, index_hash, sample_rows
-from isic.predictions import assemble_oof, probabilities, read_predictions
+from isic.predictions import assemble_oof, probabilities, read_predictions, read_score
 from isic.predictions.table import prob_columns
 from isic.split.options import Split
 from isic.stack.leaks import check_folds_alike
@@ -100,12 +100,16 @@ class ImageRuns:
     folders: Where each run lies.
     hashes: Of the out-of-fold predictions.
     test: Whether every run predicted the test rows.
+    warnings: What the runs' own scores must be read with, each behind the run's name.
+    selected_on_validation: Whether one of them chose its epoch by the rows that are scored.
     """
 
     tables: dict[str, pd.DataFrame]
     folders: dict[str, Path]
     hashes: dict[str, str]
     test: bool
+    warnings: tuple[str, ...]
+    selected_on_validation: bool
 
 
 def read_runs(
@@ -143,7 +147,24 @@ def read_runs(
         name: pd.concat([frame, tests[name]], ignore_index=True) if whole else frame
         for name, frame in oof.items()
     }
-    return ImageRuns(tables, folders, {n: content_hash(f) for n, f in oof.items()}, whole)
+    hashes = {name: content_hash(frame) for name, frame in oof.items()}
+    said, selected = _inherited(folders)
+    return ImageRuns(tables, folders, hashes, whole, said, selected)
+
+
+def _inherited(folders: Mapping[str, Path]) -> tuple[tuple[str, ...], bool]:
+    """Warnings of the runs' scores, and whether one of them is flattered by its own choice.
+
+    Of a run whose folds were not put together, the scores of its folds.
+    """
+    said, selected = dict[str, None](), False
+    for name, folder in folders.items():
+        whole = folder / "score.json"
+        files = [whole] if whole.exists() else sorted(folder.glob("fold*/score.json"))
+        for one in map(read_score, files):
+            said |= dict.fromkeys(f"{name}: {text}" for text in one.get("warnings", []))
+            selected |= bool(one["selected_on_validation"])
+    return tuple(said), selected
 
 
 def _check_leaks(oof: Mapping[str, pd.DataFrame], index: Index, *, on_leak: str) -> None:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from isic.dashboard import is_on
 from isic.errors import ConfigError, first_five
 from isic.features.family import Family
+from isic.features.image_scores import SCORE
 from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
 from isic.predictions import read_score, score_line
@@ -234,7 +235,9 @@ def usable_families(nodes: Mapping[str, Any], *, with_runs: bool) -> dict[str, A
     """
     if with_runs:
         return dict(nodes)
-    of_scores = [k for k, n in nodes.items() if any("score_" in c for c in n.get("columns") or ())]
+    of_scores = [
+        k for k, n in nodes.items() if any(c.startswith(SCORE) for c in n.get("columns") or ())
+    ]
     left = {k: n for k, n in nodes.items() if k not in of_scores}
     if not left:
         raise ConfigError(f"features: {', '.join(of_scores)} need image runs: give runs=[NAME]")

@@ -26,12 +26,15 @@ from isic.assemble import (
     submit,
     with_targets,
 )
+from isic.audit.cautions import pseudo_cautions, shortcut_cautions
 from isic.dashboard import publish
+from isic.features.image_scores import SCORE
 from isic.index.schema import index_hash
 from isic.predictions import read_predictions, score, write_predictions, write_score
 from isic.predictions.fitted import fit_to
 from isic.report.importance import write_importance
 from isic.runs import write_text
+from isic.split.split_file import HELD_OUT
 from isic.stack import CrossFit, Plan, cross_fit
 from isic.stack.feature_inputs import States, fold_inputs
 from isic.stack.importance import importance_table
@@ -61,13 +64,16 @@ def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
     )  # fmt: skip
     plan = with_score_columns(request.plan, inputs[folds[0]].names, rows)
     begin()
+    warnings = _cautions(request, rows)
     _announce(request, samples, inputs[folds[0]], plan, started)
+    for warning in warnings:
+        log.warning("%s", warning)
     test_rows = np.flatnonzero((rows["split"] == "test").to_numpy())
     result = cross_fit(samples, inputs, request.makers, plan, test_rows=test_rows, refit=refit)
     _write_predictions(request, rows, result, test_rows)
     _write_models(request, result, inputs, states)
     _write_features(request, result, inputs, samples, plan)
-    scored = _score(request, rows, samples, result)
+    scored = _score(request, rows, samples, result) | {"warnings": warnings}
     if left is not None:
         scored["hospitals"] = hospital_scores(request, rows, left, plan)
     scored["seconds"] = round(time.perf_counter() - started, 2)
@@ -79,6 +85,18 @@ def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
         result=scored, job_type="stack",
     )  # fmt: skip
     write_score(request.folder / "score.json", scored)  # a killed one is published again, as one
+
+
+def _cautions(request: Request, rows: pd.DataFrame) -> list[str]:
+    """What the score must be read with: what its image runs say of theirs, and its own features."""
+    needed = {c for f in request.families.values() for c in f.needs(list(rows.columns))}
+    own = sorted(c for c in needed if c in rows and not c.startswith(SCORE))
+    trained = rows[rows["fold"] != HELD_OUT]
+    return [
+        *request.runs.warnings,
+        *shortcut_cautions(request.index, rows, own, key="features"),
+        *([] if request.runs.folders else pseudo_cautions(trained)),
+    ]
 
 
 def _announce(
@@ -206,7 +224,7 @@ def _score(
         "models": len(result.models),
         "images_per_second": 0.0,
         "peak_memory_mb": round(peak, 1),
-        "selected_on_validation": False,
+        "selected_on_validation": request.runs.selected_on_validation,
     }
 
 

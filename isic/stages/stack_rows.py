@@ -82,7 +82,7 @@ def stack_rows(request: Request) -> tuple[pd.DataFrame, Samples]:
 
 def with_score_columns(plan: Plan, names: tuple[str, ...], rows: pd.DataFrame) -> Plan:
     """The plan, knowing which features are image scores and which were made of them."""
-    made = [n for n in names if SCORE in n]
+    made = [n for n in names if n.startswith(SCORE)]
     scores = tuple(n for n in made if n in rows)
     return replace(plan, scores=scores, noisy=frozenset(made))
 

@@ -538,3 +538,13 @@ def test_real_train_and_test_tables_open_without_configuration(real_root):
     assert rows["split"].value_counts().to_dict() == {"train": 33126, "test": 10982}
     assert rows["target"].sum() == 584
     assert rows.loc[rows["split"] == "train", "patient_id"].nunique() == 2056
+
+
+def test_columns_named_as_later_stages_name_theirs_make_way(tmp_path):
+    put(tmp_path, *(f"{i}.jpg" for i in range(4)))
+    table(tmp_path, "image,label,fold,group,status\n" + "".join(
+        f"{i}.jpg,{'xy'[i % 2]},{i % 2},g{i},seen\n" for i in range(4)
+    ))  # fmt: skip
+    rows = build_index(tmp_path).table
+    assert {"raw_fold", "raw_group", "raw_status"} <= set(rows.columns)
+    assert not {"fold", "group", "status"} & set(rows.columns)

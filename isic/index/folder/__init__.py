@@ -27,6 +27,7 @@ from isic.index.folder.table import LEAKS, ROLES, Columns, read_table, table_row
 from isic.index.image_files import zips_of
 from isic.index.schema import (
     LEADING,
+    PLANNED,
     TRAILING,
     USE,
     DatasetInfo,
@@ -206,7 +207,7 @@ def _standard(rows: pd.DataFrame, info: DatasetInfo, notes: list[str]) -> pd.Dat
 
 def _own(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, str]:
     """The folder's own columns and their names in the index, which keeps some for itself."""
-    made = {*LEADING, *TRAILING, *USE, *classes}
+    made = {*LEADING, *TRAILING, *USE, *PLANNED, *classes}
     given = {*ROLES, *LEADING}
     return {c: f"raw_{c}" if c in made else c for c in rows.columns if c not in given}
 

@@ -15,7 +15,7 @@ import pandas as pd
 from isic.errors import ConfigError, DataError, first_five
 from isic.index.diagnosis import malignancy, shared_classes
 from isic.index.diagnosis_table import SHARED
-from isic.index.schema import LEADING, TRAILING, USE
+from isic.index.schema import LEADING, PLANNED, TRAILING, USE
 
 TARGETS = ("label", "diagnosis", "malignant")
 LEVELS = tuple(f"diagnosis_{level}" for level in range(1, 6))
@@ -112,7 +112,8 @@ def class_names(
             f"{int(unknown.sum())} rows: {first_five(labels.ids[unknown])}; correct them, or name "
             f"all classes with data.index.classes=[...]"
         )
-    taken = [n for n in names if n in {*LEADING, *TRAILING, *USE} or n.startswith("image_")]
+    kept = {*LEADING, *TRAILING, *USE, *PLANNED}
+    taken = [n for n in names if n in kept or n.startswith("image_")]
     if taken:
         raise DataError(f"classes are named like columns of the index: {first_five(taken)}")
     return _positive_last(names, positive)
