@@ -25,6 +25,8 @@ import numpy.typing as npt
 from isic.metrics.inputs import Floats, Ints, Metric, binary_scores, class_probs
 from isic.metrics.partial_auc import ONE_CLASS, ranked_area
 
+Bools = npt.NDArray[np.bool_]
+
 log = logging.getLogger(__name__)
 
 
@@ -92,18 +94,24 @@ class Tally:
     """A metric that only depends on how many rows fall into each cell of a table.
 
     cells: (target (N,), probs (N, C)) -> cell numbers (N, M); every row falls into M cells.
-    finish: (counts (..., cells), C) -> metric (...).
+    finish: (counts (..., cells), classes (C,): has the sample rows of it?) -> metric (...). The
+        counts may be those of a resample, which may have drawn no row of a class.
     """
 
     cells: Callable[[Ints, Floats], Ints]
-    finish: Callable[[Floats, int], Floats]
+    finish: Callable[[Floats, Bools], Floats]
 
     def __call__(self, target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
         """Score one sample."""
         labels, columns = class_probs(target, probs)
         cells = self.cells(labels, columns).ravel()
         counts = np.bincount(cells, minlength=n_cells(columns)).astype(float)
-        return float(self.finish(counts, columns.shape[1]))
+        return float(self.finish(counts, occurring(labels, columns)))
+
+
+def occurring(target: Ints, probs: Floats) -> Bools:
+    """Which classes have rows, (C,)."""
+    return np.bincount(target, minlength=probs.shape[1]) > 0
 
 
 def n_cells(probs: Floats) -> int:
@@ -140,42 +148,52 @@ def _confusion(counts: Floats, n_classes: int) -> Floats:
     return wanted.reshape(*counts.shape[:-1], n_classes, n_classes + 1)
 
 
-def _mean_recall(counts: Floats, n_classes: int) -> Floats:
-    table = _confusion(counts, n_classes)
+def _mean_recall(counts: Floats, known: Bools) -> Floats:
+    table = _confusion(counts, len(known))
     hits, rows = np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=-1)
     recall: Floats = np.divide(hits, rows, out=np.zeros(rows.shape), where=rows > 0)
     mean: Floats = recall.sum(axis=-1) / (rows > 0).sum(axis=-1)
     return mean
 
 
-def _mean_f1(counts: Floats, n_classes: int) -> Floats:
-    table = _confusion(counts, n_classes)
+def _mean_f1(counts: Floats, known: Bools) -> Floats:
+    table = _confusion(counts, len(known))
     twice_hits = 2.0 * np.diagonal(table, axis1=-2, axis2=-1)
-    size = table.sum(axis=-1) + table.sum(axis=-2)[..., :n_classes]
+    size = table.sum(axis=-1) + table.sum(axis=-2)[..., : len(known)]
     f1: Floats = np.divide(twice_hits, size, out=np.zeros(size.shape), where=size > 0)
     mean: Floats = f1.sum(axis=-1) / (size > 0).sum(axis=-1)
     return mean
 
 
-def _share_right(counts: Floats, n_classes: int) -> Floats:
-    table = _confusion(counts, n_classes)
+def _share_right(counts: Floats, known: Bools) -> Floats:
+    table = _confusion(counts, len(known))
     right: Floats = np.trace(table, axis1=-2, axis2=-1) / table.sum(axis=(-2, -1))
     return right
 
 
-def _mean_dice(counts: Floats, n_classes: int) -> Floats:
-    table = counts[..., : 4 * n_classes].reshape(*counts.shape[:-1], n_classes, 4)
+def _mean_dice(counts: Floats, known: Bools) -> Floats:
+    """A class that has rows, none of which a resample drew, is left out there.
+
+    The official 1.0 is for a class that nobody has; here it would reward the luck of the draw.
+    """
+    table = _halves(counts, len(known))
     twice_hits = 2.0 * table[..., 3]
     size = twice_hits + table[..., 1] + table[..., 2]
     dice: Floats = np.divide(twice_hits, size, out=np.ones(size.shape), where=size > 0)
-    mean: Floats = dice.mean(axis=-1)
+    counted = ~known | (table[..., 2:].sum(axis=-1) > 0)
+    mean: Floats = np.where(counted, dice, 0.0).sum(axis=-1) / counted.sum(axis=-1)
     return mean
 
 
-def _share_of_cells(counts: Floats, n_classes: int) -> Floats:
-    table = counts[..., : 4 * n_classes].reshape(*counts.shape[:-1], n_classes, 4)
+def _share_of_cells(counts: Floats, known: Bools) -> Floats:
+    table = _halves(counts, len(known))
     right: Floats = table[..., [0, 3]].sum(axis=(-2, -1)) / table.sum(axis=(-2, -1))
     return right
+
+
+def _halves(counts: Floats, n_classes: int) -> Floats:
+    """View counts as (..., class, 2 x (is target) + (score > 0.5))."""
+    return counts[..., : 4 * n_classes].reshape(*counts.shape[:-1], n_classes, 4)
 
 
 def _name_absent(name: str, rows: Floats | Ints) -> None:

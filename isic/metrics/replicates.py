@@ -8,6 +8,7 @@ The trap: a replicate with one class only has no ROC curve; it is NaN, never lef
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from isic.metrics.classification import (
     Tally,
     macro_auc,
     n_cells,
+    occurring,
     one_class,
     one_class_auc,
     roc_auc,
@@ -24,7 +26,7 @@ from isic.metrics.classification import (
 from isic.metrics.inputs import Floats, Ints, Metric, binary_columns, class_probs
 from isic.metrics.partial_auc import partial_auc
 from isic.metrics.ranking import below_and_tied, n_needed, places, step_area
-from isic.metrics.resample import Draws, expanded, tally
+from isic.metrics.resample import BLOCK, Draws, expanded, tally
 from isic.metrics.retrieval import RETRIEVALS, parts
 
 Replicates = Callable[[Floats], Floats]  # weights (R, U) -> metric values (R,)
@@ -104,7 +106,7 @@ def _tallied(chosen: Tally, target: Ints, probs: Floats, unit: Ints, weights: Fl
     cells = chosen.cells(target, probs)
     width = n_cells(probs)
     counts = sum(tally(weights, unit, cells[:, m], width) for m in range(cells.shape[1]))
-    return chosen.finish(np.asarray(counts), probs.shape[1])
+    return chosen.finish(np.asarray(counts), occurring(target, probs))
 
 
 def _ratios(numerator: Floats, denominator: Floats, weights: Floats) -> Floats:
@@ -143,16 +145,40 @@ def _areas(
     max_miss: float,
     weights: Floats,
 ) -> Floats:
-    """ROC areas of all replicates: weighted positives as steps, weighted negatives as heights."""
+    """ROC areas of all replicates, as many at once as fit into memory.
+
+    The whole area is the same with classes and order turned round; each distinct score of the
+    positives costs memory in every replicate, so the rarer class is taken for them.
+    """
+    if max_miss == 1.0 and 2 * np.count_nonzero(is_positive) > len(is_positive):
+        is_positive, score = ~is_positive, -score
     cutoffs, step = np.unique(score[is_positive], return_inverse=True)
     if not len(cutoffs):
         return np.full(len(weights), np.nan)
-    weight = tally(weights, unit[is_positive], step.ravel(), len(cutoffs))  # (R, K)
+    stepped = _Steps(cutoffs, step.ravel(), unit[is_positive])
+    rest = score[~is_positive], unit[~is_positive]
+    at_once = max(1, BLOCK // (2 * len(cutoffs) + 1))
+    parts = [weights[i : i + at_once] for i in range(0, len(weights), at_once)]
+    return np.concatenate([_block_areas(stepped, *rest, max_miss, part) for part in parts])
+
+
+class _Steps(NamedTuple):
+    """Positives: their distinct scores, ascending (K,), and place and unit of each row (P,)."""
+
+    cutoffs: Floats
+    step: Ints
+    unit: Ints
+
+
+def _block_areas(
+    steps: _Steps, negative: Floats, unit: Ints, max_miss: float, weights: Floats
+) -> Floats:
+    """Weighted positives as steps, weighted negatives as heights."""
+    cutoffs = steps.cutoffs
+    weight = tally(weights, steps.unit, steps.step, len(cutoffs))  # (R, K)
     positives = weight.sum(axis=1)
     kept = _n_kept(weight, positives, max_miss)
     cutoffs, weight = cutoffs[:kept], weight[:, :kept]
-
-    negative, unit = score[~is_positive], unit[~is_positive]
     sums = tally(weights, unit, places(cutoffs, negative), 2 * kept + 1)
     below, tied = below_and_tied(sums)
     return step_area(

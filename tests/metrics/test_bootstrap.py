@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from isic.metrics import METRICS, bootstrap_interval, paired_interval, roc_auc
+from isic.metrics import METRICS, Metric, bootstrap_interval, paired_interval, roc_auc
 from isic.metrics.bootstrap import _alike, bootstrap_replicates
 from isic.metrics.classification import balanced_accuracy, macro_auc, macro_dice, one_class_auc
 from isic.metrics.partial_auc import partial_auc
@@ -47,6 +47,22 @@ def materialised(metric, target, probs, unit, draws) -> np.ndarray:
     return np.array(values)
 
 
+def dice_where_drawn(known: np.ndarray) -> Metric:
+    """The MILK10k rule over classes that have rows, or that the whole sample has none of."""
+
+    def metric(target: np.ndarray, probs: np.ndarray) -> float:
+        values = []
+        for c in range(probs.shape[1]):
+            true, said = target == c, probs[:, c] > 0.5
+            if c in known and not true.any():
+                continue
+            size = true.sum() + said.sum()
+            values.append(2 * (true & said).sum() / size if size else 1.0)
+        return float(np.mean(values))
+
+    return metric
+
+
 @pytest.mark.parametrize("metric", METRIC_LIST, ids=lambda m: m.__name__)
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize(("n", "rare"), [(60, 0.2), (900, 0.05), (900, 0.6)])
@@ -56,7 +72,8 @@ def test_each_replicate_equals_the_materialised_one(metric, n_classes, n, rare) 
     target, probs, group = patients(n, n_classes, n_classes, rare=rare)
     draws = Draws(int(unit_numbers(group, n).max()) + 1, 25, seed=7)
     unit = unit_numbers(group, n)
-    slow = materialised(metric, target, probs, unit, draws)
+    by_hand = dice_where_drawn(np.unique(target)) if metric is macro_dice else metric
+    slow = materialised(by_hand, target, probs, unit, draws)
     fast = replicate_values(metric, target, probs, unit, draws)
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12)
 
@@ -248,3 +265,30 @@ def test_macro_auc_averages_over_the_classes_of_each_replicate() -> None:
     slow = materialised(macro_auc, target, probs, unit, draws)
     fast = replicate_values(macro_auc, target, probs, unit, draws)
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12)
+
+
+def test_a_class_that_a_resample_did_not_draw_earns_nothing() -> None:
+    """One row of class 3, never found: 1.0 wherever it is not drawn would lift every interval."""
+    target = np.array([0, 1, 2] * 4 + [3])
+    probs = np.eye(4)[np.where(target == 3, 0, target)] * 0.9
+    probs[:2] = 0.0  # two more rows that are not found
+    group, values = np.arange(len(target)), dice_where_drawn(np.unique(target))
+    draws = Draws(len(target), 200, 0)
+    found = bootstrap_replicates(macro_dice, target, probs, group=group, n_replicates=200)
+    slow = materialised(values, target, probs, group, draws)
+    np.testing.assert_allclose(found, slow, rtol=0, atol=1e-12)
+    official = materialised(macro_dice, target, probs, group, draws)
+    assert official.mean() > found.mean() + 0.01
+
+
+@pytest.mark.parametrize("rare", [0.03, 0.5, 0.97])
+def test_areas_in_little_memory_are_the_same(rare: float, monkeypatch) -> None:
+    target, probs, group = patients(400, 2, 7, rare=rare, decimals=2)
+    unit = unit_numbers(group, 400)
+    draws = Draws(int(unit.max()) + 1, 40, 1)
+    for metric in (roc_auc, macro_auc, partial_auc):
+        slow = materialised(metric, target, probs, unit, draws)
+        with monkeypatch.context() as patched:
+            patched.setattr("isic.metrics.replicates.BLOCK", 300)
+            small = replicate_values(metric, target, probs, unit, draws)
+        np.testing.assert_allclose(small, slow, rtol=0, atol=1e-12)
