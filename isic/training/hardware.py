@@ -1,6 +1,5 @@
 """What a run is trained on: device, number of processes, precision, memory layout."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import nn
 from isic.errors import ConfigError
 
 ACCELERATORS = ("auto", "cpu", "gpu")
-PRECISIONS = ("auto", "32", "16-mixed", "bf16-mixed", "bf16-true", "64")
+PRECISIONS = ("auto", "32", "16-mixed", "bf16-mixed", "64")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,8 @@ class TrainerOptions:
         if str(self.precision) not in PRECISIONS:
             raise ConfigError(
                 f"trainer.precision: expected one of {', '.join(PRECISIONS)}, "
-                f"got {self.precision!r}"
+                f"got {self.precision!r}. Weights themselves in half precision lose what an "
+                "average or a small step adds; bf16-mixed keeps them in float32."
             )
         if self.sync_batchnorm and not self.on_gpu:
             raise ConfigError("trainer.sync_batchnorm: expected GPUs; batch norm on a CPU has none")
@@ -145,14 +145,14 @@ class TrainerOptions:
 
 
 def synchronised(network: nn.Module) -> nn.Module:
-    """Batch norms that share their statistics over the ranks, where there are several.
+    """Batch norms that share their statistics over the ranks.
 
+    They see for themselves whether there are several; alone they are plain ones, bit for bit. Who
+    started the ranks is not asked: srun leaves no WORLD_SIZE.
     timm's converter, not torch's, which Lightning uses: that one drops the activations that timm
     keeps inside its batch norms, without a word.
     """
     from timm.layers.norm_act import convert_sync_batchnorm
 
-    if not torch.distributed.is_available() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return network
     converted: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return converted

@@ -76,14 +76,30 @@ def test_synchronised_batch_norms_keep_their_activations(monkeypatch):
     network = timm.create_model("test_efficientnet.r160_in1k", num_classes=2).eval()
     image = torch.randn(2, 3, 32, 32)
     before = network(image)
-    assert synchronised(network) is network  # one process
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)  # as under srun, which does not set it
     converted = synchronised(copy.deepcopy(network))
     assert any(isinstance(m, nn.SyncBatchNorm) for m in converted.modules())
     assert torch.equal(converted(image), before)
     # torch's own converter, which Lightning uses, loses them
     naive = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
     assert not torch.allclose(naive(image), before)
+
+
+def test_synchronised_batch_norms_of_one_process_learn_as_plain_ones_do():
+    network = timm.create_model("test_efficientnet.r160_in1k", num_classes=2).train()
+    converted, image = synchronised(copy.deepcopy(network)), torch.randn(4, 3, 32, 32)
+    for each in (network, converted):
+        each(image).sum().backward()
+    ours = dict(converted.named_parameters())
+    assert all(torch.equal(p.grad, ours[k].grad) for k, p in network.named_parameters())
+    kept = converted.state_dict()
+    assert all(torch.equal(v, kept[k]) for k, v in network.state_dict().items())
+
+
+def test_weights_of_half_precision_are_refused():
+    """An average at decay 0.999 does not move in bfloat16, sums of losses stop at 256 steps."""
+    with pytest.raises(ConfigError, match=r"bf16-true.*bf16-mixed keeps"):
+        TrainerOptions(precision="bf16-true")
 
 
 @pytest.mark.parametrize(
