@@ -269,9 +269,9 @@ def test_macro_auc_averages_over_the_classes_of_each_replicate() -> None:
 
 def test_a_class_that_a_resample_did_not_draw_earns_nothing() -> None:
     """One row of class 3, never found: 1.0 wherever it is not drawn would lift every interval."""
-    target = np.array([0, 1, 2] * 4 + [3])
+    target = np.repeat([0, 1, 2, 3], [6, 6, 6, 1])
     probs = np.eye(4)[np.where(target == 3, 0, target)] * 0.9
-    probs[:2] = 0.0  # two more rows that are not found
+    probs[[0, 1, 2, 6, 7, 8, 12, 13, 14]] = 0.0  # half of the others are not found either
     group, values = np.arange(len(target)), dice_where_drawn(np.unique(target))
     draws = Draws(len(target), 200, 0)
     found = bootstrap_replicates(macro_dice, target, probs, group=group, n_replicates=200)
