@@ -12,10 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from numpy.typing import NDArray
 
 from isic.data.dataset import LesionDataset
-from isic.data.loader import batch_loader, check_counts, check_share, check_workers, worker_count
+from isic.data.loader import (
+    batch_loader,
+    check_counts,
+    check_share,
+    check_workers,
+    ranks_beside,
+    worker_count,
+)
 from isic.data.rows import FoldRows
 from isic.data.sampler import SequentialBatches, ShuffledBatches
 from isic.data.transforms import FastAugment, Resize
@@ -39,7 +47,8 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
     auxiliary: Columns that extra heads learn, never inputs (`isic.data.auxiliary`).
     transforms, sampler: Factories, `transforms(size)` and `sampler(target, batch_size=...)`.
     batch_size: Images a step over all devices together.
-    num_workers: Loader processes a device; `auto` is 0 up to four cores, else up to eight.
+    num_workers: Loader processes a device; `auto` is its share of the cores but one, up to eight,
+        and 0 for a CPU of up to four cores.
     val_negatives: While training, validate on all positives and this many negatives.
     samples_per_epoch: Cut epochs to this many images.
 
@@ -158,16 +167,18 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
         positions: NDArray[np.int64],
         *,
         columns: Mapping[str, NDArray[Any]] | None = None,
+        device: torch.device | None = None,
     ) -> Any:
         """Batches of some rows, not augmented, in order; `row` counts within `positions`.
 
         columns: Arrays of a row a position, that the batches hold too.
+        device: That the batches go to, where no trainer has been given this data module.
         """
         dataset = self._dataset(rows, positions, Resize, columns or {})
         rank, world = self._rank()
         size = max(self.batch_size // world, 1)
         sampler = SequentialBatches(dataset.target, batch_size=size, rank=rank, world_size=world)
-        return self._loader(dataset, sampler)
+        return self._loader(dataset, sampler, device)
 
     def _learnt(self, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Targets of the extra heads for some of `train_rows`, by their names in a batch."""
@@ -193,14 +204,18 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
             seed=self.seed,
         )
 
-    def _loader(self, dataset: LesionDataset, sampler: Any) -> Any:
-        devices = self.trainer.num_devices if self.trainer is not None else 1
+    def _loader(
+        self, dataset: LesionDataset, sampler: Any, device: torch.device | None = None
+    ) -> Any:
+        if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+        on_gpu, ranks = device is not None and device.type == "cuda", ranks_beside(self.trainer)
         return batch_loader(
             dataset,
             sampler,
-            workers=worker_count(self.num_workers, devices=devices),
+            workers=worker_count(self.num_workers, ranks=ranks, on_gpu=on_gpu),
             seed=self.seed,
-            pinned=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            pinned=on_gpu,
         )
 
     def _rank(self) -> tuple[int, int]:

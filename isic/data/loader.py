@@ -8,7 +8,9 @@ from there on.
 import os
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.utils.data import DataLoader
 
 from isic.data.dataset import LesionDataset
@@ -30,12 +32,28 @@ def batch_loader(
     )
 
 
-def worker_count(asked: int | str, *, devices: int) -> int:
-    """Loader processes a device: as asked; `auto` is 0 up to four cores, else up to eight."""
+def worker_count(asked: int | str, *, ranks: int, on_gpu: bool) -> int:
+    """Loader processes of this one: as asked; `auto` is its share of the cores but one, up to 8.
+
+    On a CPU of up to four cores it is 0, as decoding takes them from the training; beside a GPU
+    at least 1, which would else wait while its own process decodes.
+
+    ranks: That share this process's cores, see `ranks_beside`.
+    """
     if asked != "auto":
         return int(asked)
     cores = len(os.sched_getaffinity(0))
-    return 0 if cores <= 4 else min(8, (cores - 1) // max(devices, 1))
+    if not on_gpu and cores <= 4:
+        return 0
+    return max(int(on_gpu), min(8, cores // ranks - 1))
+
+
+def ranks_beside(trainer: pl.Trainer | None) -> int:
+    """Ranks whose affinity is this process's too: torchrun's; srun gives each cores of its own."""
+    if trainer is None:
+        return 1
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return 1 if isinstance(environment, SLURMEnvironment) else trainer.num_devices
 
 
 def check_workers(asked: int | str) -> None:

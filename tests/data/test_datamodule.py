@@ -1,11 +1,15 @@
 """From an archive to batches: folds, parts, bad images, workers, a notebook's five lines."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
-from isic.data import ISIC2024DataModule, LesionDataModule
+from isic.data import ISIC2024DataModule, LesionDataModule, loader
 from isic.data.sampler import NegativeRatioBatches
 from isic.errors import ConfigError, DataError
 from isic.index import isic2024
@@ -14,10 +18,12 @@ from isic.training import SingleImageClassifier
 from tests.archives import TINY
 from tests.test_prepare import rewrite_images
 
+CUDA = torch.device("cuda")
 
-def batches(loader):
+
+def batches(made):
     """A loader's batches, copied out of the buffers that they lie in."""
-    return [{k: v.clone() for k, v in batch.items()} for batch in loader]
+    return [{k: v.clone() for k, v in batch.items()} for batch in made]
 
 
 def equal(one, two):
@@ -227,10 +233,48 @@ def test_the_plain_class_needs_an_index(archive32, data32):
     assert len(data.index.table) == len(data32().index.table)
 
 
-def test_the_number_of_workers_follows_the_machine(data32, monkeypatch):
-    from isic.data import loader
+@pytest.fixture
+def cores(monkeypatch):
+    """Pretend that this process may use so many cores."""
 
-    for cores, expected in ((2, 0), (4, 0), (6, 5), (64, 8)):
-        monkeypatch.setattr(loader.os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+    def pretend(n):
+        monkeypatch.setattr(loader.os, "sched_getaffinity", lambda _: set(range(n)))
+
+    return pretend
+
+
+def test_the_number_of_workers_follows_the_machine(data32, cores):
+    for n, expected in ((2, 0), (4, 0), (6, 5), (64, 8)):
+        cores(n)
         assert data32(num_workers="auto").train_dataloader().num_workers == expected
     assert data32(num_workers=1).train_dataloader().num_workers == 1
+
+
+def on_gpus(data, n, environment):
+    """The data module as one of `n` ranks with a GPU each."""
+    strategy = SimpleNamespace(root_device=CUDA, cluster_environment=environment)
+    ranks = {"global_rank": 0, "world_size": n, "num_devices": n}
+    data.trainer = SimpleNamespace(strategy=strategy, **ranks)
+    return data
+
+
+def test_a_gpu_never_waits_for_batches_made_by_its_own_process(data32, cores):
+    """Under torchrun all ranks share one affinity mask; srun gives each a mask of its own."""
+    data = data32(num_workers="auto")
+    for environment, by_cores in (
+        (TorchElasticEnvironment(), {4: 1, 8: 1, 16: 3, 128: 8}),
+        (SLURMEnvironment(auto_requeue=False), {1: 1, 4: 3, 8: 7, 16: 8}),
+    ):
+        for n, expected in by_cores.items():
+            cores(n)
+            made = on_gpus(data, 4, environment).train_dataloader()
+            assert (made.num_workers, made.pin_memory) == (expected, True), (environment, n)
+
+
+def test_rows_that_are_predicted_for_a_gpu_are_pinned_without_a_trainer(data32, cores):
+    data, rows = data32(num_workers="auto"), np.arange(4)
+    cores(4)
+    made = data.evaluation_loader(data.train_rows, rows, device=CUDA)
+    assert (made.num_workers, made.pin_memory) == (3, True)
+    made = data.evaluation_loader(data.train_rows, rows)
+    assert (made.num_workers, made.pin_memory) == (0, False)
