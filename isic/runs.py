@@ -10,7 +10,9 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from isic.errors import ConfigError
 log = logging.getLogger(__name__)
 
 PREFIX = ".tmp-"  # of files that are being written
+SETTLE = 5.0  # seconds in which folds that start at once clear what an earlier try left of them
 
 NEUTRAL = (
     "name fold overwrite paths logger callbacks.progress n_jobs on_leak "
@@ -95,6 +98,11 @@ class RunFolder:
         return self.path / "score.json"
 
     @property
+    def start_file(self) -> Path:
+        """The start of a SLURM job that threw away what stood here before."""
+        return self.path / "slurm-start.txt"
+
+    @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
 
@@ -119,6 +127,7 @@ class RunFolder:
         *,
         overwrite: bool = False,
         leads: bool = True,
+        start: tuple[str, int] | None = None,
     ) -> None:
         """Write `config.yaml`, or refuse a name that holds another experiment, in any fold.
 
@@ -127,6 +136,8 @@ class RunFolder:
         content: What the config only points at: hashes `archive`, `split_hash`, and `n_folds`.
         overwrite: Throw away what this fold holds; other folds are never touched.
         leads: Whether this process deletes and writes; the other ranks of a job only refuse.
+        start: Of which queued job, and how often it was started again: such a start does not
+            overwrite what the first one of the job began.
 
         Raises:
             ConfigError: A stored config, archive or split differs; names each differing key.
@@ -134,24 +145,19 @@ class RunFolder:
         entry = {**config, **content}
         if (self.path.parent / "config.yaml").exists():
             raise ConfigError(f"{self.path.parent} holds a stack; give another name=...")
+        changed = _changed(self.config_file, entry)
+        if changed and not _learnt(self.path):
+            if leads:  # the first of a job's ranks does it for the others
+                _clear(self.path)
+        elif changed and not overwrite:
+            raise _another(self.path, changed, mend="overwrite=true")
         for file in sorted(self.path.parent.glob("fold*/config.yaml")):
-            own = file == self.config_file
-            try:
-                changed = differing(yaml.safe_load(file.read_text()), entry)
-            except FileNotFoundError:  # another process has just cleared it
-                continue
-            if changed and not leads and not _learnt(file.parent):
-                continue  # the leading rank clears or refuses it
-            if changed and leads and _given_up(file.parent, locked=own):
-                _clear(file.parent)
-            elif changed and not (own and overwrite):
-                mend = "overwrite=true" if own else f"delete {self.path.parent}"
-                raise ConfigError(
-                    f"{file.parent} holds another experiment: {'; '.join(changed)}. "
-                    f"Give another name=..., or throw that one away: {mend}."
-                )
-        if overwrite:
+            if file != self.config_file:
+                _make_room(file, entry, leads=leads)
+        if overwrite and (changed or not start or not _goes_on(self.start_file, start)):
             self.empty()
+            if start:
+                write_text(self.start_file, f"{start[0]} {start[1]}")
         if leads and not self.config_file.exists():
             write_text(self.config_file, yaml.safe_dump(entry, sort_keys=False))
 
@@ -185,22 +191,53 @@ def _learnt(fold: Path) -> bool:
     return any(fold.glob("checkpoints/*.ckpt")) or (fold / "score.json").exists()
 
 
-def _given_up(fold: Path, *, locked: bool) -> bool:
-    """Whether a fold holds nothing that was learnt, and no process is at it.
+def _make_room(file: Path, entry: Mapping[str, Any], *, leads: bool) -> None:
+    """Clear a sibling that holds nothing learnt of another experiment, or refuse the name.
 
-    locked: Whether its lock is ours.
+    Folds that start at once over what an earlier try left hold their locks and clear their own.
     """
+    end = time.monotonic() + SETTLE
+    while changed := _changed(file, entry):
+        if _learnt(file.parent) or time.monotonic() > end:
+            raise _another(file.parent, changed, mend=f"delete {file.parents[1]}")
+        if not leads:
+            return
+        if not _cleared(file, entry):
+            time.sleep(0.1)
+
+
+def _cleared(file: Path, entry: Mapping[str, Any]) -> bool:
+    """Clear a fold that no process is at; none begins before this returns."""
     from filelock import FileLock, Timeout
 
-    if _learnt(fold):
-        return False
-    if locked:
-        return True
     try:
-        with FileLock(str(fold / ".lock"), timeout=0):
+        with FileLock(str(file.parent / ".lock"), timeout=0):
+            if _changed(file, entry) and not _learnt(file.parent):
+                _clear(file.parent)
             return True
     except Timeout:
         return False
+
+
+def _another(fold: Path, changed: list[str], *, mend: str) -> ConfigError:
+    return ConfigError(
+        f"{fold} holds another experiment: {'; '.join(changed)}. "
+        f"Give another name=..., or throw that one away: {mend}."
+    )
+
+
+def _changed(file: Path, entry: Mapping[str, Any]) -> list[str]:
+    """What differs from a stored config; nothing where there is none, or no more."""
+    try:
+        return differing(yaml.safe_load(file.read_text()), entry)
+    except FileNotFoundError:  # another process has just cleared it
+        return []
+
+
+def _goes_on(file: Path, start: tuple[str, int]) -> bool:
+    """Whether `file` is of an earlier start of this job; two commands in one start are not that."""
+    job, _, times = file.read_text().partition(" ") if file.exists() else ("", "", "")
+    return job == start[0] and int(times) < start[1]
 
 
 def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -235,10 +272,11 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that appears under `path` whole or not at all.
 
     Temporary name in the same folder (a rename across file systems is a copy, which can tear),
-    fsync, rename. What a killed process leaves begins with `PREFIX`.
+    fsync, rename. What a killed process leaves begins with `PREFIX`. Process ids are those of one
+    machine or container alone: two that write the same file at once differ by the random part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         with temporary.open("wb") as file:
             yield file

@@ -45,6 +45,16 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def slurm_start() -> tuple[str, int] | None:
+    """The SLURM job of this process and how often it was started again; None without SLURM.
+
+    A requeued job keeps its number. In an array the number of the task tells its jobs apart.
+    """
+    get = os.environ.get
+    job, task = get("SLURM_ARRAY_JOB_ID", get("SLURM_JOB_ID")), get("SLURM_ARRAY_TASK_ID", "")
+    return (f"{job}_{task}", int(get("SLURM_RESTART_COUNT", "0"))) if job else None
+
+
 def share(worker: int, n_workers: int) -> Share:
     """Share of `worker` (0..n_workers-1) in what this process may use."""
     cores = sorted(os.sched_getaffinity(0))

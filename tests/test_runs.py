@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,16 @@ import pytest
 import yaml
 
 from isic.errors import ConfigError
-from isic.runs import RunFolder, differing, flatten, identity, run_name, waiting_lock, write_text
+from isic.runs import (
+    RunFolder,
+    differing,
+    flatten,
+    identity,
+    run_name,
+    waiting_lock,
+    whole_file,
+    write_text,
+)
 
 CONFIG = {
     "name": "run",
@@ -154,12 +164,65 @@ def test_only_the_leading_rank_clears_and_writes(tmp_path):
         folder.claim(other, {"archive": "aa"}, leads=False)
 
 
-def test_a_fold_that_is_at_its_first_epoch_is_not_given_up(tmp_path):
+def claim_beside(k, path, both, answers):
+    """As one of two processes that start at once: each holds the lock of its fold."""
+    folder = RunFolder(path / f"fold{k}")
+    with folder.lock():
+        both.wait()
+        try:
+            folder.claim(with_(seed=3, fold=k), {"archive": "aa"})
+            answers.put("claimed")
+        except ConfigError as error:
+            answers.put(str(error))
+        both.wait()
+
+
+def test_folds_that_start_at_once_over_a_first_try_do_not_refuse_each_other(tmp_path):
+    folds = [RunFolder(tmp_path / f"fold{k}") for k in (0, 1)]
+    for fold in folds:
+        fold.claim(CONFIG, {"archive": "aa"})
+    context = multiprocessing.get_context("fork")
+    both, answers = context.Barrier(2), context.Queue()
+    started = [
+        context.Process(target=claim_beside, args=(k, tmp_path, both, answers)) for k in (0, 1)
+    ]
+    for process in started:
+        process.start()
+    assert [answers.get(timeout=20) for _ in started] == ["claimed"] * 2
+    for process in started:
+        process.join()
+    assert [yaml.safe_load(f.config_file.read_text())["seed"] for f in folds] == [3, 3]
+
+
+def test_a_fold_that_is_at_its_first_epoch_is_not_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("isic.runs.SETTLE", 0.2)
     first, second = (RunFolder(tmp_path / "run" / f"fold{k}") for k in (0, 1))
     with first.lock():
         first.claim(CONFIG, {"archive": "aa"})
         with second.lock(), pytest.raises(ConfigError, match="fold0 holds another experiment"):
             second.claim(with_(seed=3), {"archive": "aa"})
+
+
+def test_a_requeued_job_overwrites_once(tmp_path):
+    folder = RunFolder(tmp_path / "run" / "fold1")
+
+    def started(job, times, config=CONFIG):
+        with folder.lock():
+            folder.claim(config, {"archive": "aa"}, overwrite=True, start=(job, times))
+        kept = folder.last.exists()
+        folder.last.parent.mkdir(exist_ok=True)
+        folder.last.touch()
+        return kept
+
+    folder.claim(CONFIG, {"archive": "aa"})
+    begun(folder)
+    assert not started("7_1", 0), "what stood there before"
+    assert not started("7_1", 0), "the same command twice in one allocation throws away twice"
+    assert started("7_1", 1)
+    assert started("7_1", 2)
+    assert not started("7_1", 2, with_(seed=3)), "another experiment"
+    assert not started("8_1", 0)
+    assert not started("7_1", 3), "it is of job 8 now"
 
 
 def test_differing_of_equals_is_empty():
@@ -185,6 +248,28 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_text(path, "new")
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_of_two_machines_may_have_the_same_process_id(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    path, both, failed = tmp_path / "split.csv", threading.Barrier(2), []
+
+    def write(letter):
+        try:
+            with whole_file(path) as file:
+                file.write(letter * 100_000)
+                both.wait(10)
+        except OSError as error:
+            failed.append(error)
+
+    writers = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert not failed
+    assert len(set(path.read_bytes())) == 1, "one of them, whole"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -42,6 +42,7 @@ from isic.training.failures import memory_explained
 from isic.training.hardware import TrainerOptions, synchronised
 from isic.training.loggers import MetricsTable, finish
 from isic.training.module import LesionClassifier
+from isic.workers import slurm_start
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
             f"{folder.path} instead"
         )
     with folder.lock() if leads else nullcontext():
-        folder.claim(config, content, overwrite=config["overwrite"] and leads, leads=leads)
+        anew = config["overwrite"] and leads
+        folder.claim(config, content, overwrite=anew, leads=leads, start=slurm_start())
         if folder.finished:
             when = time.strftime(
                 "%Y-%m-%d %H:%M", time.localtime(folder.score_file.stat().st_mtime)

@@ -11,7 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from isic.cli import command
-from isic.workers import part, share
+from isic.workers import part, share, slurm_start
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +79,15 @@ def test_a_number_of_jobs_that_is_none(
         command("runs", "tests.launchers.task:job")
     assert stop.value.code == 2
     assert "hydra.launcher.n_jobs: expected a number of processes" in capsys.readouterr().err
+
+
+def test_a_start_of_a_slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ARRAY_JOB_ID", "ARRAY_TASK_ID", "JOB_ID", "RESTART_COUNT"):
+        monkeypatch.delenv(f"SLURM_{name}", raising=False)
+    assert slurm_start() is None
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    assert slurm_start() == ("9_", 0)
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert slurm_start() == ("7_3", 2)
