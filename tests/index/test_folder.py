@@ -416,7 +416,7 @@ def test_the_same_bytes_in_two_classes_or_splits_are_refused(tmp_path):
     [
         ([], "holds no image and no CSV"),
         (["1.jpg", "a/2.jpg", "b/3.jpg"], "1 images .* lie in no class folder: 1.jpg"),
-        (["train/a/1.jpg", "train/b/2.jpg", "masks/3.jpg"], "holds train and beside them .* masks"),
+        (["train/a/1.jpg", "train/b/2.jpg", "more/3.jpg"], "holds train and beside them .* more"),
         (["train/a/1.jpg", "train/b/2.jpg", "test/c/3.jpg"], "got 'c' in 1 rows"),
         (["a/x#1.jpg", "b/2.jpg"], "names without #, got 1 others: 'a/x#1.jpg'"),
     ],

@@ -1,9 +1,10 @@
 """Any folder of images: a CSV beside them with any column names, or one folder a class.
 
 Licence, citation and counts are the user's own. Row unit: image. Layouts:
-  table    a CSV (metadata.csv, the only one, or train.csv and test.csv); what the ISIC Archive's
-           download holds and other known names need no configuration, `columns` names others
-  classes  <class>/x.jpg, also below train/, val/ and test/
+  table    a CSV (metadata.csv, the only one, train.csv and test.csv, or one below; see `tables`);
+           what the ISIC Archive's download holds and other known names need no configuration,
+           `columns` names others
+  classes  <class>/x.jpg, also below train/, val/ and test/, or <class>/train/x.jpg
 Labelled rows are train and unlabelled ones test, unless a column `split` says otherwise; `val` rows
 are train rows too, since folds decide what validates. Classes are sorted; of two the last is the
 positive one.
@@ -19,11 +20,14 @@ from pathlib import Path
 import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
-from isic.index.folder.classes import SPLITS, class_rows
+from isic.index.folder.classes import class_rows
 from isic.index.folder.files import image_names, safe_ids
 from isic.index.folder.labels import TARGETS, Labels, class_names, labels_of, one_spelling
+from isic.index.folder.match import Finder
+from isic.index.folder.names import SPLITS
 from isic.index.folder.read import plain_text, to_number
-from isic.index.folder.table import LEAKS, ROLES, Columns, read_table, table_rows
+from isic.index.folder.table import LEAKS, ROLES, Columns, table_rows
+from isic.index.folder.tables import read_table
 from isic.index.image_files import zips_of
 from isic.index.schema import (
     LEADING,
@@ -117,12 +121,14 @@ def _rows(
         files = [f for f in files if f.startswith(f"{inside}/")]
         if not files:
             raise DataError(f"data.index.images: no image file in {(root / images).absolute()}")
-    read = read_table(root, table)
+    finder = Finder(files)
+    read = read_table(root, table, finder)
     if read is not None:
-        rows, roles, found = table_rows(read[1], files, columns, where=read[0])
+        rows, roles, found = table_rows(read.cells, finder, columns, where=read.name)
         chosen = ", ".join(f"{role}={column}" for role, column in roles.items())
+        notes += read.notes
         notes.append(
-            f"columns of {read[0]}: {chosen}; change one with data.index.columns.ROLE=COLUMN"
+            f"columns of {read.name}: {chosen}; change one with data.index.columns.ROLE=COLUMN"
         )
         return rows, notes + found
     if not files:
@@ -132,7 +138,7 @@ def _rows(
             f"class folders (CLASS/x.jpg), or with a CSV of image names and labels"
         )
     rows, found = class_rows(root, files)
-    rows["image_id"] = safe_ids(files)
+    rows["image_id"] = safe_ids(rows["image"].tolist())
     return rows, notes + found
 
 

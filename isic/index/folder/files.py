@@ -1,7 +1,7 @@
 """The image files below a folder, whoever made it, and ids for them that are safe and unique.
 
-Source: the folder as it lies on disk; only names are read. Hidden entries and `__MACOSX` are left
-out. Unit: one relative path with forward slashes; ids match `ID_PATTERN` of the index.
+Source: the folder as it lies on disk; only names are read. What `is_hidden` is left out.
+Unit: one relative path with forward slashes; ids match `ID_PATTERN` of the index.
 Links: a link to a file is a file, a dangling one is not there. A link to a folder is followed once,
 after all real folders; one that leads back into the tree or above it would never end and is cut.
 Trap: `#` separates a container from an id in a reference, and `@` begins a mount.
@@ -56,7 +56,7 @@ def _walk(start: str, prefix: str, seen: set[str], links: Links) -> Iterator[str
         except OSError as error:
             raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
         for entry in entries:
-            if entry.name.startswith((".", "__MACOSX")):
+            if is_hidden(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 seen.add(entry.path)
@@ -65,6 +65,11 @@ def _walk(start: str, prefix: str, seen: set[str], links: Links) -> Iterator[str
                 links.append((place + entry.name, os.path.realpath(entry.path)))
             elif entry.name.lower().endswith(EXTENSIONS) and os.path.isfile(entry.path):
                 yield place + entry.name
+
+
+def is_hidden(name: str) -> bool:
+    """What a system leaves behind: dot files, `__MACOSX` of a Mac's zip, `@eaDir` of a Synology."""
+    return name.startswith((".", "__MACOSX", "@ea"))
 
 
 def _refuse_names(names: Sequence[str]) -> None:

@@ -133,8 +133,9 @@ def _positive_last(names: list[str], positive: str | None) -> tuple[str, ...]:
 def _refuse_counts(names: list[str], n_rows: int) -> None:
     if len(names) < 2:
         raise DataError(
-            f"expected two or more classes, got {first_five(names)}; another column of labels is "
-            f"named with data.index.columns.label=COLUMN"
+            f"expected two or more classes, got {first_five(names)}; class folders lie beside one "
+            f"another (CLASS/x.jpg), and another column of labels is named with "
+            f"data.index.columns.label=COLUMN"
         )
     if len(names) == n_rows > FEW_ROWS:
         raise DataError(

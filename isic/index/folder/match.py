@@ -6,6 +6,7 @@ since nobody can choose; of two formats in one folder the first of `EXTENSIONS` 
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -33,6 +34,10 @@ class Finder:
     def hits(self, values: list[str]) -> int:
         """How many of these values name a file."""
         return sum(bool(self._matches(_clean(v))) for v in values)
+
+    def names(self, values: Collection[str]) -> int:
+        """How many of these values end in the name of a file, wherever they say that it lies."""
+        return sum(_stem(_clean(v)) in self._by_stem for v in values)
 
     def rows(self, values: pd.Series, *, where: str) -> tuple[pd.Series, pd.Series, list[str]]:
         """Ids and references of a column of image names, and notes.

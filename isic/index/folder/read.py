@@ -8,6 +8,8 @@ Trap: a number read as a number loses its zeros, and ids are often numbers: noth
 
 import csv
 import re
+from collections.abc import Iterable
+from itertools import chain, islice
 from pathlib import Path
 
 import pandas as pd
@@ -60,15 +62,36 @@ def header_of(path: Path) -> tuple[int, list[str], str]:
 
     Raises UnicodeDecodeError or csv.Error where the file is no such text.
     """
-    blank, first = 0, ""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for line in file:
-            if line.strip():
-                first = line
-                break
-            blank += 1
-    comma = max(",;\t", key=first.count)
+        blank, first = _first_line(file)
+    comma = _comma(first)
     return blank, next(csv.reader([first], delimiter=comma), []), comma
+
+
+def head_of(path: Path, n_rows: int) -> list[list[str]]:
+    """The column names and the first rows as they stand, to see what a file is.
+
+    What is no UTF-8 is replaced: whether it may be read is for `read_text` to say.
+    Raises csv.Error where the file is no text.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        first = _first_line(file)[1]
+        rows = csv.reader(chain([first], file), delimiter=_comma(first))
+        return list(islice(filter(None, rows), n_rows + 1))
+
+
+def _first_line(file: Iterable[str]) -> tuple[int, str]:
+    """How many blank lines come first, and the line after them; empty where there is none."""
+    blank = 0
+    for line in file:
+        if line.strip():
+            return blank, line
+        blank += 1
+    return blank, ""
+
+
+def _comma(line: str) -> str:
+    return max(",;\t", key=line.count)
 
 
 def to_number(values: pd.Series) -> pd.Series:

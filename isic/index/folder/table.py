@@ -9,15 +9,12 @@ Trap: a column of the file may bear the name of one that the index makes (`weigh
 becomes `raw_<name>`.
 """
 
-import csv
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
 from isic.index.folder.match import Finder
-from isic.index.folder.read import header_of, read_text
 from isic.index.raw_csv import without_gaps
 from isic.index.schema import LEADING
 
@@ -48,83 +45,25 @@ LEAKS = (
     *("melanocytic", "concomitant_biopsy", "diagnosis_confirm_type", "dx_type", "biopsed"),
     *("mel_class", "mel_mitotic_index", "mel_thick_mm", "mel_type", "mel_ulcer", "nevus_type"),
 )
-OTHER_ENDINGS = ("", ".tab", ".tsv", ".txt")
 MATCHED_ROWS = 200  # enough to tell a column of file names from a column of numbers
 
 Columns = Mapping[str, str | bool | None]
 
 
-def read_table(root: Path, table: str | bool | None) -> tuple[str, pd.DataFrame] | None:
-    """The name and the cells of the table: the one named, metadata.csv, or the only one.
-
-    train.csv and test.csv are one table, with a column `split`. None where there is no CSV, or
-    none is wanted (False).
-
-    Raises:
-        ConfigError: A name that leaves the root.
-        DataError: No such file, one that cannot be read, or several to choose from.
-    """
-    if table is False:
-        return None
-    if table is not None:
-        table = str(table)
-        if PurePosixPath(table).is_absolute() or ".." in PurePosixPath(table).parts:
-            raise ConfigError(f"data.index.table: expected a file inside data.root, got {table}")
-        return table, read_text(root / table)
-    # A zip made on a Mac has `._metadata.csv` beside metadata.csv.
-    names = [p for p in sorted(root.iterdir()) if not p.name.startswith(".")]
-    found = {p.name.lower(): p for p in names if p.is_file() and _is_table(p)}
-    if "metadata.csv" in found or len(found) == 1:
-        path = found.get("metadata.csv") or next(iter(found.values()))
-        return path.name, read_text(path)
-    if {"train.csv", "test.csv"} <= set(found):
-        frames = [read_text(found[f"{s}.csv"]).assign(split=s) for s in ("train", "test")]
-        return "train.csv and test.csv", pd.concat(frames, ignore_index=True).astype("string")
-    if found:
-        named = first_five(p.name for p in found.values())
-        raise DataError(
-            f"{root.absolute()} holds {len(found)} tables: {named}; name the one to read with "
-            f"data.index.table=FILE, or read class folders with data.index.table=false"
-        )
-    return None
-
-
-def _is_table(path: Path) -> bool:
-    """A CSV by its ending, or a text whose first line names images and something else known.
-
-    HAM10000's table came as `HAM10000_metadata` and as `.tab`.
-    """
-    if path.suffix.lower() == ".csv":
-        return True
-    if path.suffix.lower() not in OTHER_ENDINGS:
-        return False
-    try:
-        header = {name.strip().lower() for name in header_of(path)[1]}
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return False
-    known = [role for role, names in ROLES.items() if header & set(names.split())]
-    return "image" in known and len(known) > 1
-
-
 def table_rows(
-    raw: pd.DataFrame, files: list[str], columns: Columns, *, where: str
+    raw: pd.DataFrame, finder: Finder, columns: Columns, *, where: str
 ) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
     """Bring a table's columns to their roles and find its images.
 
+    finder: All image files.
     where: The table's name, for messages.
-    files: Paths of all image files, relative to the root.
 
     Returns:
         The rows, the column that each role takes, and notes.
     """
-    finder = Finder(files)
     roles = assign_roles(raw, columns, finder, where=where)
     if "image" not in roles:
-        raise DataError(
-            f"{where}: no column of image names; looked for {ROLES['image'].replace(' ', ', ')}; "
-            f"it has {', '.join(raw.columns)}; name it with data.index.columns.image=COLUMN, or "
-            "read class folders instead with data.index.table=false"
-        )
+        raise DataError(_no_images(raw, finder, where))
     rows = pd.DataFrame({INDEX_COLUMNS.get(r, r): raw[c] for r, c in roles.items()})
     for column in ("patient_id", "lesion_id", "sex", "site", "age"):
         if column in rows:
@@ -143,6 +82,17 @@ def table_rows(
     taken = {*rows.columns, *LEADING}
     renamed = {c: f"raw_{c}" if c in taken else c for c in own}
     return rows.join(raw[own].rename(columns=renamed)), roles, notes
+
+
+def _no_images(raw: pd.DataFrame, finder: Finder, where: str) -> str:
+    """That no column is known for one of images, and which might be."""
+    some = [str(c) for c in raw if finder.names(set(raw[c].dropna().head(MATCHED_ROWS)))]
+    guess = f" (names of image files are in {first_five(some)})" if some else ""
+    return (
+        f"{where}: no column of image names; looked for {ROLES['image'].replace(' ', ', ')}; "
+        f"it has {', '.join(raw.columns)}{guess}; name it with data.index.columns.image=COLUMN, "
+        f"or read class folders instead with data.index.table=false"
+    )
 
 
 def _one_hot(raw: pd.DataFrame) -> list[str]:
