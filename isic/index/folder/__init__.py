@@ -28,7 +28,7 @@ from isic.index.folder.names import SPLITS
 from isic.index.folder.read import plain_text, to_number
 from isic.index.folder.table import LEAKS, ROLES, Columns, table_rows
 from isic.index.folder.tables import read_table
-from isic.index.image_files import zips_of
+from isic.index.image_files import Folders, zips_of
 from isic.index.schema import (
     LEADING,
     PLANNED,
@@ -71,16 +71,16 @@ def build_index(
     classes: Sequence[str] | None = None,
     positive: str | None = None,
     target: str = "label",
-    images: str | None = None,
+    images: Folders = None,
 ) -> Index:
-    """Read the folder's names and its table; never opens an image.
+    """Read the folder's names and its table; never decodes an image.
 
     table: The CSV, relative to the root; None takes metadata.csv or the only one, False none.
     columns: Role (`ROLES`) -> column; None finds it by name, False does without.
     classes: Their order; None sorts those that occur.
     positive: Of two classes, the one that is predicted; None takes the last.
     target: `label`, or `diagnosis` or `malignant`: the shared classes of `isic.index.diagnosis`.
-    images: The only folder to look for images in, relative to the root.
+    images: The only folder to look for images in, or folders, relative to the root.
 
     Raises:
         ConfigError: An option that does not fit the table.
@@ -112,16 +112,13 @@ def build_index(
 
 
 def _rows(
-    root: Path, *, table: str | bool | None, columns: Columns, images: str | None
+    root: Path, *, table: str | bool | None, columns: Columns, images: Folders
 ) -> tuple[pd.DataFrame, list[str]]:
     """The rows of whichever layout is there, labels and splits as text; a table wins."""
     files, notes = image_names(root)
     if images is not None:
-        inside = images.strip("/")
-        files = [f for f in files if f.startswith(f"{inside}/")]
-        if not files:
-            raise DataError(f"data.index.images: no image file in {(root / images).absolute()}")
-    finder = Finder(files)
+        files = _inside(root, files, images)
+    finder = Finder(files, root)
     read = read_table(root, table, finder)
     if read is not None:
         rows, roles, found = table_rows(read.cells, finder, columns, where=read.name)
@@ -140,6 +137,17 @@ def _rows(
     rows, found = class_rows(root, files)
     rows["image_id"] = safe_ids(rows["image"].tolist())
     return rows, notes + found
+
+
+def _inside(root: Path, files: list[str], images: Folders) -> list[str]:
+    """The files in the folders that are named, each once, in the order of the folders."""
+    found: dict[str, None] = {}
+    for folder in [images] if isinstance(images, str) else images or ():
+        inside = [f for f in files if f.startswith(f"{folder.strip('/')}/")]
+        if not inside:
+            raise DataError(f"data.index.images: no image file in {(root / folder).absolute()}")
+        found.update(dict.fromkeys(inside))
+    return list(found)
 
 
 def _split(rows: pd.DataFrame, labels: Labels) -> tuple[pd.DataFrame, list[str]]:

@@ -61,6 +61,7 @@ def table_rows(
     Returns:
         The rows, the column that each role takes, and notes.
     """
+    _refuse_headless(raw, finder, where)
     roles = assign_roles(raw, columns, finder, where=where)
     if "image" not in roles:
         raise DataError(_no_images(raw, finder, where))
@@ -86,7 +87,7 @@ def table_rows(
 
 def _no_images(raw: pd.DataFrame, finder: Finder, where: str) -> str:
     """That no column is known for one of images, and which might be."""
-    some = [str(c) for c in raw if finder.names(set(raw[c].dropna().head(MATCHED_ROWS)))]
+    some = [c for c in map(str, raw) if any(_hits(finder, raw, c))]
     guess = f" (names of image files are in {first_five(some)})" if some else ""
     return (
         f"{where}: no column of image names; looked for {ROLES['image'].replace(' ', ', ')}; "
@@ -105,10 +106,21 @@ def _one_hot(raw: pd.DataFrame) -> list[str]:
     return []
 
 
-def _hits(finder: Finder, raw: pd.DataFrame, column: str) -> int:
-    """How many of the column's first values name an image."""
-    values: pd.Series = raw[column]
-    return finder.hits(values.dropna().head(MATCHED_ROWS).tolist())
+def _refuse_headless(raw: pd.DataFrame, finder: Finder, where: str) -> None:
+    """A first line that names an image, as those below it do, is a row, which would be lost."""
+    known = {name for names in ROLES.values() for name in names.split()}
+    named = [c for c in map(str, raw) if c.lower() not in known and finder.hits([c])]
+    if lost := [c for c in named if any(_hits(finder, raw, c))]:
+        raise DataError(
+            f"{where}: the first line is data, not the names of columns, since {lost[0]} names an "
+            f"image that is there; put a line of names above it, such as image,label"
+        )
+
+
+def _hits(finder: Finder, raw: pd.DataFrame, column: str) -> tuple[int, int]:
+    """How many of the column's first values name an image; and how many if folders are left out."""
+    first = raw[column].dropna().head(MATCHED_ROWS).tolist()
+    return finder.hits(first), finder.names(first)
 
 
 def assign_roles(
@@ -135,7 +147,7 @@ def assign_roles(
             continue
         known = [lower[n] for n in names.split() if n in lower]
         if role == "image":
-            known.sort(key=lambda c: -_hits(finder, raw, c))
+            known.sort(key=lambda c: _hits(finder, raw, c), reverse=True)
         if known:
             roles[role] = known[0]
     return roles
