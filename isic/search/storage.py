@@ -3,7 +3,7 @@
 | storage | for | lock | signs of life |
 |---|---|---|---|
 | `sqlite:///FILE` | one machine, the default | a lock file beside it | Optuna's heartbeat |
-| `journal:FILE` | a shared file system | Optuna's own journal lock | files beside the journal |
+| `journal:FILE` | a shared file system | a file beside it (`journal`) | files beside the journal |
 | `postgresql://...` | any number of machines | an advisory lock of the database | the heartbeat |
 
 SQLite locks are unreliable on network file systems: use a journal there.
@@ -15,15 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from isic.errors import ConfigError
+from isic.search.journal import Journal, LockFile
 from isic.search.options import SearchOptions
 
 log = logging.getLogger(__name__)
@@ -83,26 +82,15 @@ def open_store(search: SearchOptions, *, lost: Callable[..., None]) -> Store:
 def _journal(path: Path) -> Store:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        backend = JournalFileBackend(str(path), lock_obj=JournalFileSymlinkLock(str(path)))
-        storage = JournalStorage(backend)
+        storage = JournalStorage(Journal(path))
         stamps = path.with_name(f"{path.name}.workers")
+        claiming = path.with_name(f"{path.name}.claim.lock")
         stamps.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(f"storage: {path}: {error.strerror}") from None
     except (ValueError, KeyError) as error:
         raise ConfigError(f"storage: {path} is no journal of Optuna: {error}") from None
-    return Store(storage, f"journal:{path}", partial(_claiming, f"{path}.claim"), stamps)
-
-
-@contextmanager
-def _claiming(path: str) -> Iterator[None]:
-    """Optuna's own lock of a journal: one that a killed holder left is broken after 30 s."""
-    lock = JournalFileSymlinkLock(path)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return Store(storage, f"journal:{path}", lambda: LockFile(claiming), stamps)
 
 
 def _sqlite(url: str, search: SearchOptions, lost: Callable[..., None]) -> Store:
