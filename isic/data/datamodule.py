@@ -53,8 +53,8 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
     samples_per_epoch: Cut epochs to this many images.
 
     Batches: `image` uint8 (B, 3, S, S), `target` int64 (B,), -1 unlabelled, `row` int64 (B,); of
-    several views also `image_<view>` and `has_<view>`; `metadata` float32 (B, M) where it is on;
-    `aux_<column>` (B,) while training and validating. Training batches also hold what is put into
+    several views also `image_<view>` and `has_<view>`, which a `LesionClassifier` leaves out where
+    every row has every view; `metadata` float32 (B, M) where it is on; `aux_<column>` (B,) while training and validating. Training batches also hold what is put into
     `train_columns`: arrays of a row a `train_rows`, by name, such as the soft labels of a teacher;
     `cautions` are sentences on them that a score is to be read with.
     """

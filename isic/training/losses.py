@@ -9,6 +9,7 @@ their losses, as mixup has it.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -110,6 +111,17 @@ def probabilities(logits: Tensor, activation: str) -> Tensor:
     return positive
 
 
+def numbers_like(tensor: Tensor, numbers: Sequence[float]) -> Tensor:
+    """`tensor.new_tensor(numbers)`, copied to a device once: each copy is a wait for a GPU."""
+    return _on_device(tuple(numbers), tensor.device, tensor.dtype)
+
+
+@lru_cache(maxsize=64)
+def _on_device(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # a validation may ask first
+        return torch.tensor(numbers, device=device, dtype=dtype)
+
+
 class BinaryCrossEntropy(nn.Module):
     """Binary cross-entropy on logits, optionally with weighted positives and soft labels.
 
@@ -145,9 +157,12 @@ class BinaryCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits and targets 0..1 (B, K) -> scalar, or (B, K) with `reduction="none"`."""
-        positive = target * logits.new_tensor(self.pos_weight)
-        weight = positive + (1 - target)
-        soft = positive / weight * (1 - self.label_smoothing) + self.label_smoothing / 2
+        soft, weight = target, None
+        if any(w != 1 for w in self.pos_weight):
+            positive = target * numbers_like(logits, self.pos_weight)
+            weight = positive + (1 - target)
+            soft = positive / weight
+        soft = soft * (1 - self.label_smoothing) + self.label_smoothing / 2
         return functional.binary_cross_entropy_with_logits(
             logits, soft, weight=weight, reduction=self.reduction
         )
@@ -185,7 +200,8 @@ class CrossEntropy(nn.Module):
             return functional.cross_entropy(
                 logits, target, label_smoothing=smoothing, reduction=self.reduction
             )
-        shares = one_hot(target, logits.shape[1]) * logits.new_tensor(self.class_weight)  # (B, C)
+        of_class = numbers_like(logits, self.class_weight)
+        shares = one_hot(target, logits.shape[1]) * of_class  # (B, C)
         weight = shares.sum(1)
         loss = weight * functional.cross_entropy(
             logits, shares / weight[:, None], label_smoothing=smoothing, reduction="none"
