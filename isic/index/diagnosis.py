@@ -26,7 +26,7 @@ from isic.index.diagnosis_table import (
 )
 
 # A folder of one's own may speak any of these languages; the first that knows a word wins.
-ANY = ("archive_words", "isic2019", "milk10k", "ham10000", "pad_ufes")
+ANY = ("archive_words", "archive_signs", "isic2019", "milk10k", "ham10000", "pad_ufes")
 
 
 class Meaning(NamedTuple):

@@ -83,7 +83,8 @@ NAMES: dict[str, tuple[str, str]] = {
         """,
     ),
     "archive_words": (
-        "the ISIC Archive's single column `diagnosis` of before 2025, filed as its diagnosis_1..5",
+        "the ISIC Archive's single column `diagnosis` of before 2025 (LegacyDxEnum of "
+        "github.com/ImageMarkup/isic-metadata), filed as its diagnosis_1..5",
         """
         melanoma = MEL 1
         melanoma metastasis = MEL 1
@@ -108,10 +109,26 @@ NAMES: dict[str, tuple[str, str]] = {
         angiofibroma or fibrous papule = BEN_OTH 0
         atypical melanocytic proliferation = UNK 0
         AIMP = UNK 0
+        atypical spitz tumor = UNK 0
+        ephelis = BEN_OTH 0
+        epidermal nevus = BKL 0
+        merkel cell carcinoma = MAL_OTH 1
+        mucosal melanosis = BEN_OTH 0
+        nevus spilus = NV 0
+        sebaceous adenoma = BEN_OTH 0
         cafe-au-lait macule = UNK 0
         adnexal tumor = UNK ?
         other = UNK ?
         unknown = UNK ?
+        """,
+    ),
+    "archive_signs": (
+        "the ISIC Archive's column `benign_malignant` of before 2025 (BenignMalignantEnum of "
+        "github.com/ImageMarkup/isic-metadata); indeterminate is 0 as in ISIC 2024's target, what "
+        "leans to malignant is not said",
+        """
+        indeterminate/benign = UNK 0
+        indeterminate/malignant = UNK ?
         """,
     ),
 }
