@@ -91,8 +91,10 @@ def build_index(
         raise ConfigError(f"data.index.target: expected {', '.join(TARGETS)}, got {target!r}")
     if not root.is_dir():
         raise DataError(f"no such folder {root.absolute()}; set data.root to a folder of images")
-    rows, notes = _rows(root, table=table, columns=columns or {}, images=images)
-    labels = labels_of(rows, target=target)
+    rows, notes = _rows(
+        root, table=table, columns=columns or {}, images=images, diagnoses=target != "label"
+    )
+    rows, labels = labels_of(rows, target=target)
     one_spelling(labels, classes)
     names = class_names(labels, classes=classes, positive=positive)
     rows, split_notes = _split(rows, labels)
@@ -112,7 +114,12 @@ def build_index(
 
 
 def _rows(
-    root: Path, *, table: str | bool | None, columns: Columns, images: Folders
+    root: Path,
+    *,
+    table: str | bool | None,
+    columns: Columns,
+    images: Folders,
+    diagnoses: bool,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The rows of whichever layout is there, labels and splits as text; a table wins."""
     files, notes = image_names(root)
@@ -121,7 +128,9 @@ def _rows(
     finder = Finder(files, root)
     read = read_table(root, table, finder)
     if read is not None:
-        rows, roles, found = table_rows(read.cells, finder, columns, where=read.name)
+        rows, roles, found = table_rows(
+            read.cells, finder, columns, where=read.name, diagnoses=diagnoses
+        )
         chosen = ", ".join(f"{role}={column}" for role, column in roles.items())
         notes += read.notes
         notes.append(

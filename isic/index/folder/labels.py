@@ -15,10 +15,13 @@ import pandas as pd
 from isic.errors import ConfigError, DataError, first_five
 from isic.index.diagnosis import malignancy, shared_classes
 from isic.index.diagnosis_table import SHARED
+from isic.index.folder.read import flags_of
 from isic.index.schema import LEADING, PLANNED, TRAILING, USE
 
 TARGETS = ("label", "diagnosis", "malignant")
 LEVELS = tuple(f"diagnosis_{level}" for level in range(1, 6))
+BINARY = ("benign", "malignant")
+COARSE = "benign_malignant"
 FEW_ROWS = 20  # so few may well have a class each
 
 
@@ -34,8 +37,8 @@ class Labels:
     notes: list[str] = field(default_factory=list)
 
 
-def labels_of(rows: pd.DataFrame, *, target: str) -> Labels:
-    """The label of each row under a `target`.
+def labels_of(rows: pd.DataFrame, *, target: str) -> tuple[pd.DataFrame, Labels]:
+    """The rows that a `target` can be said of, or that have no label at all; and their labels.
 
     Raises:
         DataError: No label at all, or a diagnosis that has no shared class.
@@ -50,18 +53,52 @@ def labels_of(rows: pd.DataFrame, *, target: str) -> Labels:
     if target == "diagnosis":
         labels = Labels(shared_classes("folder", raw), raw, labels.ids, train, SHARED)
     elif target == "malignant":
-        name = malignancy("folder", raw).map({0: "benign", 1: "malignant"}).astype("string")
-        labels = Labels(name, raw, labels.ids, train, ("benign", "malignant"))
-        unsaid = raw.notna() & name.isna()
-        if unsaid.any():
-            named = first_five(raw[unsaid].unique())
-            labels.notes = [f"{int(unsaid.sum())} rows are neither benign nor malignant: {named}"]
+        name, notes = _benign_or_malignant(rows, raw)
+        labels = Labels(name, raw, labels.ids, train, BINARY, notes)
     if labels.text.isna().all():
-        raise DataError(
-            "no row has a label; name the column with data.index.columns.label=COLUMN, or put the "
-            "images into class folders"
-        )
-    return labels
+        raise DataError(_no_label(rows))
+    return _without_undecided(rows, labels) if target == "malignant" else (rows, labels)
+
+
+def _no_label(rows: pd.DataFrame) -> str:
+    """That there is no label, and which columns might be some."""
+    flags = flags_of(rows[[c for c in rows if c not in LEADING]])
+    found = (
+        f"; the columns {first_five(flags)} hold 0 and 1, but not one 1 in each row"
+        if flags
+        else ""
+    )
+    return (
+        f"no row has a label{found}; name the column with data.index.columns.label="
+        f"{flags[0] if flags else 'COLUMN'}, or put the images into class folders and read those "
+        f"with data.index.table=false"
+    )
+
+
+def _benign_or_malignant(rows: pd.DataFrame, raw: pd.Series) -> tuple[pd.Series, list[str]]:
+    """By the diagnosis; where that leaves it open, by the ISIC Archive's `benign_malignant`."""
+    name = malignancy("folder", raw).map(dict(enumerate(BINARY))).astype("string")
+    if COARSE not in rows:
+        return name, []
+    coarse = rows[COARSE].astype("string").str.lower()
+    taken = name.isna() & coarse.isin(BINARY)
+    notes = [f"{int(taken.sum())} rows take benign or malignant from the column {COARSE}"]
+    return name.mask(taken, coarse), notes if taken.any() else []
+
+
+def _without_undecided(rows: pd.DataFrame, labels: Labels) -> tuple[pd.DataFrame, Labels]:
+    """Leave out rows whose label does not say: they would be taken for unlabelled test rows."""
+    kept = labels.text.notna() | labels.raw.isna() | ~labels.train
+    if kept.all():
+        return rows, labels
+    said = first_five(f"{v} ({n})" for v, n in labels.raw[~kept].value_counts().items())
+    note = (
+        f"{int((~kept).sum())} train rows are neither benign nor malignant and are left out: {said}"
+    )
+    series = (labels.text, labels.raw, labels.ids, labels.train)
+    text, raw, ids, train = (s[kept].reset_index(drop=True) for s in series)
+    left = Labels(text, raw, ids, train, labels.order, [*labels.notes, note])
+    return rows[kept].reset_index(drop=True), left
 
 
 def one_spelling(labels: Labels, classes: Sequence[str] | None) -> None:

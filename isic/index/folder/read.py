@@ -100,6 +100,16 @@ def to_number(values: pd.Series) -> pd.Series:
     return pd.to_numeric(bare, errors="coerce").astype("float64")
 
 
+def flags_of(cells: pd.DataFrame) -> list[str]:
+    """The columns whose known cells are all 0 or 1."""
+    number = cells.apply(pd.to_numeric, errors="coerce")
+    return [
+        str(c)
+        for c in cells
+        if cells[c].notna().any() and (cells[c].isna() | number[c].isin([0, 1])).all()
+    ]
+
+
 def plain_text(values: pd.Series) -> pd.Series:
     """Text in the type that the readers' tables have, whatever type of missing it came with."""
     text: pd.Series = pa.array(values.tolist(), pa.string(), from_pandas=True).to_pandas()

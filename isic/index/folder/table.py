@@ -15,6 +15,7 @@ import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
 from isic.index.folder.match import Finder
+from isic.index.folder.read import flags_of
 from isic.index.raw_csv import without_gaps
 from isic.index.schema import LEADING
 
@@ -34,6 +35,8 @@ ROLES = {
     "attribution": "attribution institution",
     "view": "image_type view",
 }
+# Labels that are diagnoses: where a shared target is asked for, they come before other labels.
+DIAGNOSES = ("diagnosis_1", "diagnosis", "dx", "diagnostic")
 # Role -> the index's column, where it is another.
 INDEX_COLUMNS = {"patient": "patient_id", "lesion": "lesion_id"}
 # Columns of the ISIC Archive, HAM10000, DDI and Fitzpatrick 17k that give the label away, in
@@ -51,18 +54,19 @@ Columns = Mapping[str, str | bool | None]
 
 
 def table_rows(
-    raw: pd.DataFrame, finder: Finder, columns: Columns, *, where: str
+    raw: pd.DataFrame, finder: Finder, columns: Columns, *, where: str, diagnoses: bool = False
 ) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
     """Bring a table's columns to their roles and find its images.
 
     finder: All image files.
     where: The table's name, for messages.
+    diagnoses: Whether labels are wanted that are diagnoses.
 
     Returns:
         The rows, the column that each role takes, and notes.
     """
     _refuse_headless(raw, finder, where)
-    roles = assign_roles(raw, columns, finder, where=where)
+    roles = assign_roles(raw, columns, finder, where=where, diagnoses=diagnoses)
     if "image" not in roles:
         raise DataError(_no_images(raw, finder, where))
     rows = pd.DataFrame({INDEX_COLUMNS.get(r, r): raw[c] for r, c in roles.items()})
@@ -98,9 +102,8 @@ def _no_images(raw: pd.DataFrame, finder: Finder, where: str) -> str:
 
 def _one_hot(raw: pd.DataFrame) -> list[str]:
     """The columns of 0 and 1 of which each labelled row has one 1; empty where there are none."""
-    number = raw.apply(pd.to_numeric, errors="coerce")
-    spread = [str(c) for c in raw if (raw[c].isna() | number[c].isin([0, 1])).all()]
-    labelled = number.loc[raw[spread].notna().any(axis=1), spread]
+    spread = flags_of(raw)
+    labelled = raw.loc[raw[spread].notna().any(axis=1), spread].apply(pd.to_numeric)
     if len(spread) > 1 and len(labelled) and (labelled.sum(axis=1) == 1).all():
         return spread
     return []
@@ -124,7 +127,7 @@ def _hits(finder: Finder, raw: pd.DataFrame, column: str) -> tuple[int, int]:
 
 
 def assign_roles(
-    raw: pd.DataFrame, columns: Columns, finder: Finder, *, where: str
+    raw: pd.DataFrame, columns: Columns, finder: Finder, *, where: str, diagnoses: bool = False
 ) -> dict[str, str]:
     """Role -> column. Raises ConfigError for roles or columns that do not exist."""
     if strange := sorted(set(columns) - set(ROLES)):
@@ -148,6 +151,8 @@ def assign_roles(
         known = [lower[n] for n in names.split() if n in lower]
         if role == "image":
             known.sort(key=lambda c: _hits(finder, raw, c), reverse=True)
+        if role == "label" and diagnoses:
+            known.sort(key=lambda c: c.lower() not in DIAGNOSES)
         if known:
             roles[role] = known[0]
     return roles
