@@ -7,6 +7,7 @@ The trap: without shares every process starts as many threads as the machine has
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 PR_SET_PDEATHSIG = 1  # prctl(2): signal to get when the parent dies
+RANKED = (
+    re.compile(  # variables by which srun and torchrun tell a process that it is one of several
+        "SLURM_(PROCID|LOCALID|NODEID|STEP_NUM_TASKS|NTASKS.*)|TORCHELASTIC_.*"
+        "|(LOCAL_|GROUP_|NODE_|ROLE_)?RANK|((LOCAL|GROUP|ROLE)_)?WORLD_SIZE|MASTER_(ADDR|PORT)"
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,11 @@ class Share:
 def die_with_parent() -> None:
     """This process gets SIGTERM when the one that started it dies, even by SIGKILL."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def alone() -> dict[str, str]:
+    """The environment for a process that is no rank, though the one that starts it may be one."""
+    return {key: value for key, value in os.environ.items() if not RANKED.fullmatch(key)}
 
 
 def slurm_start() -> tuple[str, int] | None:

@@ -28,7 +28,7 @@ from isic.engine.build import (
 from isic.engine.cautions import cautions, seen_by_weights
 from isic.engine.content import run_content
 from isic.engine.inference import predict_rows
-from isic.engine.launch import check_nodes, is_launched, is_relaunched, rank, relaunch
+from isic.engine.launch import check_ranks, is_launched, is_relaunched, rank, relaunch
 from isic.engine.spoken import announce, log_mistakes, log_result, result_line, say_how_to_sync
 from isic.engine.teacher import teach
 from isic.errors import CheckpointError, ConfigError, IsicError
@@ -77,7 +77,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
     run = Path(config["paths"]["runs"]).resolve() / config["name"]
     folder = RunFolder(run / f"fold{config['fold']}")
     options: TrainerOptions = instantiate(config["trainer"])
-    check_nodes(options.num_nodes)
+    check_ranks(options.n_devices, options.num_nodes)
     leads = rank() == 0 and not is_relaunched()
     if config["overwrite"] and is_launched() and not is_relaunched():
         raise ConfigError(

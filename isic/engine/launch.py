@@ -31,13 +31,18 @@ def rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
-def is_launched() -> bool:
-    """Whether torchrun or srun started this process, so that it is one of several already.
+def n_started() -> int:
+    """Processes that torchrun or srun started together with this one, itself included.
 
     A script of sbatch has SLURM_NTASKS as well, though nobody started its other tasks yet.
     """
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-    return "TORCHELASTIC_RUN_ID" in os.environ or tasks > 1
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    return int(os.environ.get("WORLD_SIZE" if by_torchrun else "SLURM_STEP_NUM_TASKS", "1"))
+
+
+def is_launched() -> bool:
+    """Whether torchrun or srun started this process, so that it is one of several already."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or n_started() > 1
 
 
 def environment() -> ClusterEnvironment:
@@ -50,8 +55,15 @@ def environment() -> ClusterEnvironment:
     return SLURMEnvironment(auto_requeue=False) if is_launched() else LightningEnvironment()
 
 
-def check_nodes(num_nodes: int) -> None:
-    """Refuse several nodes where nothing starts ranks on them: the first would wait for ever."""
+def check_ranks(n_devices: int, num_nodes: int) -> None:
+    """Refuse other processes than the config wants: ranks would wait for ever, or train alone."""
+    started, wanted = n_started(), n_devices * num_nodes
+    if is_launched() and started != wanted:
+        raise ConfigError(
+            f"trainer.devices, trainer.num_nodes: {n_devices} x {num_nodes} = {wanted} processes "
+            f"expected, srun or torchrun started {started}. Give trainer.devices=PROCESSES_A_NODE, "
+            "or start this command once (srun -n1): it starts the processes of a node itself."
+        )
     if num_nodes > 1 and not is_launched():
         raise ConfigError(
             f"trainer.num_nodes={num_nodes}: this process was started alone. Add -m "

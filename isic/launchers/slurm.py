@@ -114,6 +114,7 @@ def launch(jobs: Jobs, options: Mapping[str, Any]) -> list[Outcome]:
     Raises:
         ConfigError: No SLURM here, no submitit, or a value that sbatch refuses.
     """
+    check_ranks(jobs.name, parameters(options))
     executor = _executor(options)
     from submitit.core.utils import FailedJobError
 
@@ -130,6 +131,19 @@ def launch(jobs: Jobs, options: Mapping[str, Any]) -> list[Outcome]:
     except BaseException:
         log.info("the jobs go on; scancel %s ends them", main)
         raise
+
+
+def check_ranks(name: str, submitted: Mapping[str, Any]) -> None:
+    """Refuse several tasks a job where they are no ranks: each would do the same work at once."""
+    tasks = submitted["nodes"] * submitted["ntasks_per_node"]
+    if name != "train" and tasks > 1:
+        gpus = submitted.get("gpus_per_node")
+        more = f" hydra.launcher.gpus_per_node={gpus}" if gpus else ""
+        raise ConfigError(
+            f"hydra/launcher=slurm: {tasks} tasks a job (trainer.devices, trainer.num_nodes), and "
+            f"{name} expects one: only train.py runs as ranks. Give hydra.launcher.nodes=1 "
+            f"hydra.launcher.tasks_per_node=1{more}. No job was started."
+        )
 
 
 def _executor(options: Mapping[str, Any]) -> Any:

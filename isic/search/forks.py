@@ -15,7 +15,7 @@ import yaml
 
 from isic.errors import IsicError
 from isic.runs import write_text
-from isic.workers import die_with_parent
+from isic.workers import alone, die_with_parent
 
 GLANCE = 0.1  # seconds between two looks at a job
 MERCY = 20  # seconds between SIGTERM and SIGKILL
@@ -40,6 +40,7 @@ class Forks:
     def __init__(self, stage: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "isic.search.server", stage],
+            env=alone(),  # each task of srun may be a worker; its trials are no ranks of each other
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the worker, which then ends its trial

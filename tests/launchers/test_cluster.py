@@ -32,6 +32,15 @@ def test_a_gpu_a_task_and_none_on_a_cpu() -> None:
         slurm.parameters(options(tasks_per_node="auto"))
 
 
+@pytest.mark.parametrize("name", ["sweep", "sweep_stack", "predict"])
+def test_only_trainings_are_made_of_ranks(name: str) -> None:
+    one, two = slurm.parameters(options()), slurm.parameters(options(tasks_per_node=2))
+    slurm.check_ranks(name, one)
+    slurm.check_ranks("train", two)
+    with pytest.raises(ConfigError, match=r"2 tasks .*tasks_per_node=1 .*gpus_per_node=2\. No"):
+        slurm.check_ranks(name, two)
+
+
 def test_what_submitit_writes_for_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from submitit.slurm.slurm import _make_sbatch_string
 
