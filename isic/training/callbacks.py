@@ -21,10 +21,10 @@ from pytorch_lightning.callbacks import (
     EarlyStopping,
     ModelCheckpoint,
     RichProgressBar,
-    WeightAveraging,
 )
 
 from isic.errors import ConfigError
+from isic.training.average import ExponentialAverage
 from isic.training.failures import FiniteLoss
 
 log = logging.getLogger(__name__)
@@ -105,55 +105,6 @@ class FixedNameBest(ModelCheckpoint):
         if value is None or not bool(torch.isfinite(torch.as_tensor(value))):
             return
         super()._save_topk_checkpoint(trainer, candidates)
-
-
-class ExponentialAverage(WeightAveraging):
-    """Exponential moving average of weights and buffers, from the first step on.
-
-    The decay warms up as min(decay, (1 + n) / (10 + n)), so that short trainings are not stuck at
-    their initial weights. Validation, checkpoints and scores use the averaged weights.
-    """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=True)
-        self.decay = decay
-        self._averaged: list[torch.Tensor] = []
-        self._current: list[torch.Tensor] = []
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Average on the device of the training, where the module itself is moved only later."""
-        self._device = trainer.strategy.root_device
-        super().setup(trainer, pl_module, stage)
-        self._averaged = []
-        if self._average_model is not None:
-            # on the CPU: to ask a GPU for the count is to wait for it at every step
-            self._average_model.n_averaged = torch.zeros((), dtype=torch.long)
-
-    @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Average after an optimizer step; torch's own way looks every tensor up each time."""
-        if trainer.global_step == self._latest_update_step:
-            return
-        assert self._average_model is not None
-        self._latest_update_step = trainer.global_step
-        if not self._averaged:
-            self._averaged = _tensors(self._average_model.module)
-            self._current = _tensors(pl_module)
-        n = int(self._average_model.n_averaged)
-        weight = 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0
-        pairs = list(zip(self._averaged, self._current, strict=True))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], weight)
-        for averaged, current in pairs:
-            if not averaged.is_floating_point():  # counters of batch norm
-                averaged.copy_(current)
-        self._average_model.n_averaged += 1
-
-
-def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
-    return [t.detach() for t in (*module.parameters(), *module.buffers())]
 
 
 class EpochSeed(Callback):

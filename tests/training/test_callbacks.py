@@ -1,8 +1,10 @@
 """Averaged weights by hand, which checkpoints are kept, draws that follow from seed and epoch."""
 
 import copy
+import gc
 import logging
 import signal
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -122,6 +124,33 @@ def test_the_average_lies_where_the_training_is_not_where_the_module_still_is():
     callback.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=gpu)), module, "fit")
     assert {p.device.type for p in callback._average_model.module.parameters()} == {"meta"}
     assert callback._average_model.n_averaged.device.type == "cpu"
+
+
+def test_counters_of_batch_norms_are_copied_together(tmp_path, monkeypatch):
+    """One launch for each of them is more than the average of all weights costs."""
+    calls = []
+    copy_all = torch._foreach_copy_
+    monkeypatch.setattr(torch, "_foreach_copy_", lambda *a: calls.append(len(a[0])) or copy_all(*a))
+    module = Small()
+    module.more = nn.ModuleList(nn.BatchNorm1d(3) for _ in range(3))
+    fit(tmp_path, [ExponentialAverage(0.9)], epochs=1, module=module)
+    assert calls == [4, 4, 4]
+
+
+def test_the_averaged_copy_is_gone_when_the_fit_is_over(tmp_path):
+    callback = ExponentialAverage(0.9)
+    copies = []
+
+    class Look(pl.Callback):
+        def on_train_start(self, *_):
+            copies.append(weakref.ref(next(callback._average_model.module.parameters())))
+
+    gc.disable()  # a GPU's memory must not wait for it
+    try:
+        fit(tmp_path, [callback, Look()], epochs=1)
+        assert copies[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_best_is_the_best_finite_epoch_and_last_is_last(tmp_path):
