@@ -49,10 +49,10 @@ def claim(
             return None
         study.sampler = TPESampler(seed=(search.seed * 1_000_003 + len(trials)) % 2**32)
         trial = study.ask()
+        signs.at(trial)  # first: one that bears a stamp has a sign of life to be missed
         trial.set_user_attr(WORKER, str(signs.stamp))
         if RUN not in trial.user_attrs:
             trial.set_user_attr(RUN, f"{trial.number:04d}")
-        signs.at(trial)
         return trial
 
 
@@ -78,14 +78,18 @@ def lost(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def put_back(study: optuna.Study, trial: FrozenTrial, *, deaths: int) -> None:
-    """A waiting trial with the settings of this one, which has ended; Optuna's names for it."""
+    """A waiting trial with the settings of this one, which has ended; Optuna's names for it.
+
+    It bears no stamp: whoever takes it next may die before it says so.
+    """
     earlier = trial.system_attrs.get("retry_history", [])
+    kept = {key: value for key, value in trial.user_attrs.items() if key != WORKER}
     study.add_trial(
         create_trial(
             state=TrialState.WAITING,
             params=trial.params,
             distributions=trial.distributions,
-            user_attrs={**trial.user_attrs, DEATHS: deaths},
+            user_attrs={**kept, DEATHS: deaths},
             system_attrs={
                 "failed_trial": trial.number,
                 **trial.system_attrs,

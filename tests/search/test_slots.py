@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from isic.search.alive import SignsOfLife, Stamp, this_host
 from isic.search.options import SearchOptions
-from isic.search.slots import FAILURE, claim, lost, n_taken
+from isic.search.slots import FAILURE, claim, lost, n_taken, put_back
 from isic.search.storage import open_store
 from tests.search.sweeps import options
 
@@ -117,6 +117,33 @@ def test_one_that_died_while_it_claimed_is_found(tmp_path: Path) -> None:
     trial = worker.claim()
     assert trial is not None
     assert worker.states() == {"FAIL": 1, "RUNNING": 1}
+
+
+class Killed(SignsOfLife):
+    """Of a worker on another host that dies before it can say that it lives."""
+
+    def at(self, trial: optuna.Trial) -> None:
+        raise SystemExit(143)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("again", [False, True], ids=["new", "put back"])
+def test_one_that_died_between_its_claim_and_its_first_sign_of_life_is_found(
+    kind: str, again: bool, tmp_path: Path
+) -> None:
+    search = search_on(kind, tmp_path, n_trials=1)
+    there, here = Worker(search), Worker(search)
+    there.signs.stamp = Stamp("elsewhere", 1, 1)
+    if again:
+        trial = there.claim()
+        assert trial is not None
+        put_back(there.study, there.study.tell(trial, state=TrialState.FAIL), deaths=0)
+    there.signs = Killed(there.store, search.heartbeat)
+    there.signs.stamp = Stamp("elsewhere", 1, 1)
+    with pytest.raises(SystemExit):
+        there.claim()
+    assert here.claim() is not None, "it would be waited for without end"
+    assert here.states() == {"FAIL": 1 + again, "RUNNING": 1}
 
 
 def test_a_fault_of_its_own_takes_the_slot_and_is_not_tried_again(tmp_path: Path) -> None:
