@@ -5,10 +5,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
 from hydra.utils import instantiate
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from isic.errors import IsicError
@@ -19,7 +21,7 @@ from isic.search.options import SearchOptions
 from isic.search.results import drop_weights, ended
 from isic.search.slots import DEATHS, FAILURE, claim, lost, n_taken, put_back
 from isic.search.space import Parameter, suggest
-from isic.search.storage import Store, open_store
+from isic.search.storage import Store, open_store, patiently
 from isic.search.study import make_ready, open_study
 from isic.search.trial import Failed, run_trial
 
@@ -120,6 +122,9 @@ class Member:
         """
         try:
             self._score(trial)
+        except UpdateFinishedTrialError:
+            # no sign of life got through for too long: another worker has it now
+            log.warning("trial %d was given up as dead meanwhile", trial.number)
         except BaseException:
             with suppress(Exception):  # without a database the next one to claim will see to it
                 self._put_back(trial)
@@ -144,17 +149,16 @@ class Member:
         except optuna.TrialPruned:
             self._tell(trial, TrialState.PRUNED)
         except Failed as error:
-            trial.set_user_attr(FAILURE, str(error))
+            patiently(partial(trial.set_user_attr, FAILURE, str(error)), self.this.search.grace)
             self._tell(trial, TrialState.FAIL)
         else:
             self._tell(trial, TrialState.COMPLETE, value)
 
     def _tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
         try:
-            self.study.tell(trial, value, state=state)
-        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-            # no sign of life got through for too long: another worker has it now
-            log.warning("trial %d was given up as dead meanwhile", trial.number)
+            patiently(partial(self.study.tell, trial, value, state=state), self.this.search.grace)
+        except ValueError as error:  # Optuna looks itself before the storage refuses
+            raise UpdateFinishedTrialError(str(error)) from None
 
     def _put_back(self, trial: optuna.Trial) -> None:
         with self.store.lock():
@@ -163,7 +167,7 @@ class Member:
 
     def _give_up_where_all_fail(self, trial: optuna.trial.FrozenTrial) -> None:
         good = (TrialState.COMPLETE, TrialState.PRUNED)
-        self._failed += trial.state == TrialState.FAIL
+        self._failed += trial.state == TrialState.FAIL and FAILURE in trial.user_attrs
         if self._failed < self.this.search.give_up_after:
             return
         if not self.study.get_trials(deepcopy=False, states=good):

@@ -11,17 +11,18 @@ SQLite locks are unreliable on network file systems: use a journal there.
 
 import hashlib
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import JournalStorage, RDBStorage
 
-from isic.errors import ConfigError
+from isic.errors import ConfigError, IsicError
 from isic.search.journal import Journal, LockFile
 from isic.search.options import SearchOptions
 
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 20  # seconds that a worker waits for another's write to SQLite
 REACH = 5  # seconds to a server's first answer
+AGAIN = 1.0  # seconds between two calls to a storage that is away
+AWAY = (optuna.exceptions.StorageInternalError, OSError)  # a database's errors; a file's
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,28 @@ class Store:
         if isinstance(self.storage, RDBStorage):
             self.storage.remove_session()
             self.storage.engine.dispose()
+
+
+def patiently(call: Callable[[], T], grace: float) -> T:
+    """What a storage answers; one that restarts, or is full, is asked for `grace` seconds.
+
+    Raises:
+        IsicError: No answer for so long; other workers count this one as dead by then.
+    """
+    since = None
+    while True:
+        try:
+            return call()
+        except AWAY as error:
+            if since is None:
+                since = time.monotonic()
+                log.info("the storage does not answer; asking again for %g s", grace)
+            elif time.monotonic() - since > grace:
+                raise IsicError(
+                    f"the storage does not answer for {grace:g} s ({error.__cause__ or error}); "
+                    "the same command goes on"
+                ) from error
+        time.sleep(AGAIN)
 
 
 def open_store(search: SearchOptions, *, lost: Callable[..., None]) -> Store:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from isic.errors import IsicError
 from isic.search.forks import GLANCE, Jobs, reason, wait_for
 from isic.search.options import SearchOptions
 from isic.search.slots import RUN
+from isic.search.storage import patiently
 
 
 class Failed(IsicError):
@@ -67,8 +69,12 @@ def run_trial(
     for fold in search.folds:
         scores[fold] = _run_fold(trial, config, search, jobs, fold=fold, before=[*scores.values()])
     values = list(scores.values())
-    trial.set_user_attr("scores", {str(k): v for k, v in scores.items()})
-    trial.set_user_attr("spread", statistics.stdev(values) if len(values) > 1 else None)
+    kept = {
+        "scores": {str(k): v for k, v in scores.items()},
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+    }
+    for key, value in kept.items():
+        patiently(partial(trial.set_user_attr, key, value), search.grace)
     return statistics.fmean(values)
 
 
@@ -98,9 +104,10 @@ def _run_fold(
             code = jobs.poll(pid)
             for epoch, value in curve.fresh():
                 mean = statistics.fmean([*before, value])
-                trial.report(mean, step=len(before) * epochs + epoch)
+                step = len(before) * epochs + epoch
+                patiently(partial(trial.report, mean, step), search.grace)
                 last = epoch + 1 >= epochs and len(before) + 1 == len(search.folds)
-                if code is None and not last and trial.should_prune():
+                if code is None and not last and patiently(trial.should_prune, search.grace):
                     raise optuna.TrialPruned(f"after epoch {epoch + 1} of fold {fold}")
     finally:
         if code is None:

@@ -1,66 +1,24 @@
 """One trial on jobs that only write what a training would: mean, spread, pruning, reasons."""
 
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 
+from isic.errors import IsicError
 from isic.search.forks import reason
 from isic.search.trial import Curve, Failed, run_trial, trial_config
 from tests.search.sweeps import options
-
-CONFIG: dict[str, Any] = {
-    "trainer": {"max_epochs": 3},
-    "callbacks": {"progress": "auto"},
-    "logger": {"wandb": None},
-}
-
-
-class Written:
-    """Jobs that write one epoch a glance, and end as they are told to.
-
-    curves: Fold -> its metric, epoch by epoch; the last one is the score.
-    code: Exit code; text: what is said before it.
-    """
-
-    def __init__(
-        self, folder: Path, curves: Mapping[int, list[float]], code: int = 0, text: str = ""
-    ) -> None:
-        self.folder, self.curves, self.code, self.text = folder, curves, code, text
-        self.started: list[int] = []
-        self.ended: list[int] = []
-        self.written = 0
-
-    def start(self, job: str, config: Mapping[str, Any], file: Path, log: Path) -> int:
-        fold = config["fold"]
-        (self.folder / config["name"] / f"fold{fold}").mkdir(parents=True)
-        log.write_text(self.text)
-        self.started.append(fold)
-        self.place, self.written = self.folder / config["name"] / f"fold{fold}", 0
-        return fold
-
-    def poll(self, pid: int) -> int | None:
-        values = self.curves[pid]
-        if self.written < len(values):
-            lines = [f"{e},{e},val/auc,{v}\n" for e, v in enumerate(values[: self.written + 1])]
-            (self.place / "metrics.csv").write_text("epoch,step,name,value\n" + "".join(lines))
-            self.written += 1
-            return None
-        score = {"metrics": {"auc": {"value": values[-1]}}}
-        (self.place / "score.json").write_text(json.dumps(score))
-        return self.code
-
-    def end(self, pid: int) -> None:
-        self.ended.append(pid)
+from tests.search.written import CONFIG, Written
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isic.search.trial.GLANCE", 0)
+    monkeypatch.setattr("isic.search.storage.AGAIN", 0)
 
 
 def asked(study: optuna.Study) -> optuna.Trial:
@@ -96,6 +54,41 @@ def test_a_trial_at_its_last_epoch_is_not_pruned(tmp_path: Path) -> None:
     study = optuna.create_study(direction="maximize", pruner=pruner)
     jobs = Written(tmp_path, {0: [0.9, 0.9, 0.1]})
     assert run_trial(asked(study), CONFIG, options(tmp_path), jobs) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("error", [StorageInternalError("commit"), OSError(28, "No space left")])
+@pytest.mark.parametrize("call", ["set_trial_intermediate_value", "get_all_trials"])
+def test_a_storage_that_is_away_for_a_while_loses_no_epoch(
+    call: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=1)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    trial, jobs = asked(study), Written(tmp_path, {0: [0.5, 0.6, 0.7]})
+    failing, real = iter([True, True, False, True]), getattr(trial.storage, call)
+
+    def away(*words: Any, **options: Any) -> Any:
+        if next(failing, False):
+            raise error
+        return real(*words, **options)
+
+    monkeypatch.setattr(trial.storage, call, away)
+    assert run_trial(trial, CONFIG, options(tmp_path), jobs) == pytest.approx(0.7)
+    assert study.trials[0].intermediate_values == pytest.approx({0: 0.5, 1: 0.6, 2: 0.7})
+
+
+def test_a_storage_that_stays_away_ends_the_worker_and_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, jobs = asked(optuna.create_study()), Written(tmp_path, {0: [0.5, 0.6]})
+
+    def away(*words: Any) -> None:
+        raise StorageInternalError("commit")
+
+    monkeypatch.setattr(trial.storage, "set_trial_intermediate_value", away)
+    search = options(tmp_path, heartbeat=0.1)
+    with pytest.raises(IsicError, match=r"does not answer for 0.4 s .*commit.*the same command"):
+        run_trial(trial, CONFIG, search, jobs)
+    assert jobs.ended == [0]
 
 
 @pytest.mark.parametrize(
