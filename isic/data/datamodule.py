@@ -53,9 +53,10 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
     samples_per_epoch: Cut epochs to this many images.
 
     Batches: `image` uint8 (B, 3, S, S), `target` int64 (B,), -1 unlabelled, `row` int64 (B,); of
-    several views also `image_<view>` and `has_<view>`, which a `LesionClassifier` leaves out where
-    every row has every view; `metadata` float32 (B, M) where it is on; `aux_<column>` (B,) while training and validating. Training batches also hold what is put into
-    `train_columns`: arrays of a row a `train_rows`, by name, such as the soft labels of a teacher;
+    several views also `image_<view>` and `has_<view>`, which stay away from the device where every
+    row has every view; `metadata` float32 (B, M) where it is on; `aux_<column>` (B,) while training
+    and validating. Training batches also hold what is put into `train_columns`: arrays of a row a
+    `train_rows`, by name, such as the soft labels of a teacher;
     `cautions` are sentences on them that a score is to be read with.
     """
 
@@ -217,6 +218,17 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
             seed=self.seed,
             pinned=on_gpu,
         )
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Leave out which rows have which view where all have all: to ask a GPU is to wait for it.
+
+        A network takes a view without `has_<view>` as one that every row has. Here and not in the
+        network's module, as Lightning would warn of a hook that no data module has.
+        """
+        has = [name for name in batch if name.startswith("has_")]
+        if not all(bool(batch[name].all()) for name in has):
+            return batch
+        return {name: value for name, value in batch.items() if name not in has}
 
     def _rank(self) -> tuple[int, int]:
         """This process and the number of processes; alone outside a trainer."""

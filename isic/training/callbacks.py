@@ -74,7 +74,7 @@ class CallbackOptions:
 
 
 def checkpoint_callbacks(folder: Path, *, monitor: str | None, mode: str) -> list[Callback]:
-    """`best.ckpt` by the monitored metric and `last.ckpt` after every epoch, in this order.
+    """`best.ckpt` by the monitored metric and `last.ckpt` to go on from, in this order.
 
     The order matters: the last checkpoint then holds the best one's score.
     """
@@ -85,7 +85,7 @@ def checkpoint_callbacks(folder: Path, *, monitor: str | None, mode: str) -> lis
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,
     }
-    last = ModelCheckpoint(filename="last", monitor=None, **fixed)
+    last = LastEpoch(filename="last", monitor=None, **fixed)
     if monitor is None:
         return [last]
     return [FixedNameBest(filename="best", monitor=monitor, mode=mode, **fixed), last]
@@ -105,6 +105,35 @@ class FixedNameBest(ModelCheckpoint):
         if value is None or not bool(torch.isfinite(torch.as_tensor(value))):
             return
         super()._save_topk_checkpoint(trainer, candidates)
+
+
+class LastEpoch(ModelCheckpoint):
+    """A checkpoint after every epoch, as long as writing takes a tenth of the time at most.
+
+    Where it takes more, it waits for an epoch at which that is so again, or the last one: a killed
+    training loses ten times what a write takes, and its epochs are trained again to the same bits.
+    Writes of half a second are never put off.
+    """
+
+    SHARE, SHORT = 0.1, 0.5
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._took, self._since = 0.0, 0.0  # seconds of the last write, time of its end
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write, where it is time; the first process decides, as all of them take part."""
+        if not trainer.strategy.broadcast(self._is_due(trainer)):
+            return
+        began = time.monotonic()
+        super().on_train_epoch_end(trainer, pl_module)
+        self._since = time.monotonic()
+        self._took = self._since - began
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        over = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        waited = time.monotonic() - self._since
+        return over or self._took <= max(self.SHORT, self.SHARE * waited)
 
 
 class EpochSeed(Callback):

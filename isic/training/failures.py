@@ -123,11 +123,14 @@ def _advice(trainer: pl.Trainer) -> str:
 
 
 def _kept(trainer: pl.Trainer) -> str:
+    from isic.training.checkpoint import read
+
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.filename == "last":
             last = Path(str(callback.dirpath)) / "last.ckpt"
             if last.exists():
-                return f"{last} is kept: it holds epoch {trainer.current_epoch}, the last finished."
+                epoch = read(last)["epoch"] + 1
+                return f"{last} is kept: it holds epoch {epoch}, the last that was written."
     return "No epoch was finished, so that there is no checkpoint."
 
 

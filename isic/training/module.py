@@ -68,16 +68,6 @@ class LesionClassifier(pl.LightningModule):
         """Probabilities (B, C), float64."""
         return probabilities(self.network(batch), self.objective.activation)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Leave out which rows have which view where all have all: to ask a GPU is to wait for it.
-
-        A network takes a view without `has_<view>` as one that every row has.
-        """
-        has = [name for name in batch if name.startswith("has_")]
-        if not all(bool(batch[name].all()) for name in has):
-            return batch
-        return {name: value for name, value in batch.items() if name not in has}
-
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch; logged where it will be read: a `log` at every step costs time."""
         loss = self._step(self._mixed(batch, batch_idx), "train")

@@ -2,8 +2,10 @@
 
 import copy
 import gc
+import itertools
 import logging
 import signal
+import time
 import weakref
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from isic.training import callbacks as callbacks_module
 from isic.training.callbacks import (
     CallbackOptions,
     EpochSeed,
@@ -162,6 +165,85 @@ def test_best_is_the_best_finite_epoch_and_last_is_last(tmp_path):
         for name in ("best", "last")
     }
     assert epochs == {"best": 1, "last": 3}
+
+
+def set_clock(monkeypatch, now):
+    """What the callbacks, and nothing else, take for the time."""
+    clock = SimpleNamespace(monotonic=now, perf_counter=time.perf_counter)
+    monkeypatch.setattr(callbacks_module, "time", clock)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "write", "expected"),
+    [
+        (1.0, 0.05, [0, 1, 2, 3, 4, 5]),
+        (1.0, 0.4, [0, 1, 2, 3, 4, 5]),  # a large share, and nobody would notice
+        (100.0, 9.0, [0, 1, 2, 3, 4, 5]),
+        (10.0, 2.0, [0, 2, 4, 5]),
+        (1.0, 2.0, [0, 5]),
+    ],
+)
+def test_writing_takes_a_tenth_of_the_time_and_the_last_epoch_is_there(
+    tmp_path, monkeypatch, epoch, write, expected
+):
+    now, written = [0.0], []
+    save = pl.Trainer.save_checkpoint
+
+    def slowly(trainer, path, *arguments, **options):
+        save(trainer, path, *arguments, **options)
+        now[0] += write
+        written.append(torch.load(path, weights_only=True)["epoch"])
+
+    class Works(pl.Callback):
+        def on_train_epoch_start(self, *_):
+            now[0] += epoch
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", slowly)
+    set_clock(monkeypatch, lambda: now[0])
+    saving = checkpoint_callbacks(tmp_path / "ckpt", monitor=None, mode="max")
+    fit(tmp_path, [Works(), *saving], epochs=6)
+    assert written == expected
+
+
+def test_what_ends_a_training_early_is_written(tmp_path, monkeypatch):
+    """Else the same command would train on after what stopped it."""
+    set_clock(monkeypatch, itertools.count(0.0, 5.0).__next__)  # a write takes as long as an epoch
+
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, *_):
+            trainer.should_stop = trainer.current_epoch == 2
+
+    saving = checkpoint_callbacks(tmp_path / "ckpt", monitor=None, mode="max")
+    fit(tmp_path, [Stop(), *saving], epochs=9)
+    assert torch.load(tmp_path / "ckpt" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_an_epoch_that_was_not_written_is_trained_again_to_the_same_bits(tmp_path, monkeypatch):
+    def callbacks(folder):
+        saving = checkpoint_callbacks(tmp_path / folder, monitor="val/score", mode="max")
+        return [EpochSeed(3), ExponentialAverage(0.9), *saving]
+
+    class Killed(pl.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.current_epoch == 3:
+                raise SystemExit(9)
+
+    fit(tmp_path, callbacks("whole"), epochs=4)
+    set_clock(monkeypatch, itertools.count(0.0, 5.0).__next__)
+    with pytest.raises(SystemExit):
+        fit(tmp_path, [*callbacks("cut"), Killed()], epochs=4)
+    last = tmp_path / "cut" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["epoch"] == 0
+    assert torch.load(last.with_name("best.ckpt"), weights_only=True)["epoch"] == 1
+    fit(tmp_path, callbacks("cut"), epochs=4, ckpt_path=last, weights_only=True)
+    for name in ("best", "last"):
+        whole, cut = (
+            torch.load(tmp_path / folder / f"{name}.ckpt", weights_only=True)
+            for folder in ("whole", "cut")
+        )
+        assert whole["epoch"] == cut["epoch"]
+        for part in ("state_dict", "current_model_state", "averaging_state"):
+            assert all(torch.equal(whole[part][k], cut[part][k]) for k in whole[part]), part
 
 
 def test_without_validation_only_last_is_written(tmp_path):

@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from isic.models.network import LesionNetwork
 from isic.training.losses import BinaryCrossEntropy, CrossEntropy, Objective, one_hot
-from isic.training.module import LesionClassifier
 from tests.archives import TINY
 
 META = torch.device("meta")  # a device that every machine has, and that is not the CPU
@@ -122,17 +121,16 @@ def of_views(*, lacking):
     return {**one, "image_clinical": images[1], "has_clinical": has}
 
 
-def test_two_views_ask_nothing_where_every_row_has_both():
+def test_two_views_ask_nothing_where_every_row_has_both(data32):
     network = LesionNetwork(
         TINY, n_logits=2, pretrained=False, image_size=32, views=("dermoscopic", "clinical")
     ).eval()
-    classifier = LesionClassifier(network, classes=("a", "b"))
-    batch = of_views(lacking=0)
-    sent = classifier.on_before_batch_transfer(batch, 0)
+    data, batch = data32(), of_views(lacking=0)
+    sent = data.on_before_batch_transfer(batch, 0)
     assert set(batch) - set(sent) == {"has_dermoscopic", "has_clinical"}
     with Waits() as waits:
         logits = network(sent)
     assert not +waits.seen
     assert torch.equal(logits, network(batch))
     lacks = of_views(lacking=1)
-    assert classifier.on_before_batch_transfer(lacks, 0).keys() == lacks.keys()
+    assert data.on_before_batch_transfer(lacks, 0).keys() == lacks.keys()
