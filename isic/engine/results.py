@@ -46,16 +46,20 @@ def write_results(
     checkpoints: Sequence[Path],
     fitted: Fitted | None,
 ) -> str:
-    """Write everything that these predictions of the networks give; returns the folder's path."""
+    """Write everything that these predictions of the networks give; returns the folder's path.
+
+    record: Of a checkpoint; or of a stack, then with its `config_file`, and whether it gives ranks.
+    """
     name = record["config"]["name"]
     frame = as_predicted(raw, config, fitted)
     submitted = as_submitted(frame, raw, config, fitted)
     folder = _output(config, name, data, checkpoints)
     attributes = {"run": name, "index_hash": index_hash(data.index.table)}
     attributes["split_hash"] = record["split_hash"]
-    write_predictions(folder / "predictions.parquet", frame, **attributes)
+    ranks = config["combine"] == "rank_mean" or record.get("ranks", False)
+    write_predictions(folder / "predictions.parquet", frame, **attributes, ranks=ranks)
     log.info("predictions: %s", folder / "predictions.parquet")
-    _write_source(folder, name, data, config, checkpoints)
+    _write_source(folder, record, data, config, checkpoints)
     if config["split"] == "test":
         submit(folder / "submission.csv", submitted, data.index)
     truth = data.index.table.set_index("image_id")["target"]
@@ -85,14 +89,16 @@ def _output(
 
 def _write_source(
     folder: Path,
-    name: str,
+    record: Mapping[str, Any],
     data: Predicted,
     config: Mapping[str, Any],
     checkpoints: Sequence[Path],
 ) -> None:
-    """`source.json`: the run, its checkpoints, the rows and where their images lie."""
+    """`source.json`: the run, its config and checkpoints, the rows and where their images lie."""
+    config_file = record.get("config_file") or checkpoints[0].resolve().parents[1] / "config.yaml"
     source = {
-        "run": name,
+        "run": record["config"]["name"],
+        "config": str(config_file),
         "checkpoints": [str(p.resolve()) for p in checkpoints],
         "root": str(data.root.resolve()),
         "images": bool(config["images"]),

@@ -18,7 +18,10 @@ BINS = 32
 
 
 def anova_f(values: Matrix, target: Target) -> Scores:
-    """Variance between classes over that within; NaN for a constant feature."""
+    """Variance between classes over that within; NaN for a constant feature.
+
+    Within is at least rounding, so that a feature that tells the classes apart has a finite score.
+    """
     classes, code = np.unique(target, return_inverse=True)
     size = np.bincount(code).astype(np.float64)
     scores = np.full(values.shape[1], np.nan)
@@ -29,7 +32,8 @@ def anova_f(values: Matrix, target: Target) -> Scores:
         x = x - x.mean()
         total = np.bincount(code, x)
         between = (total * total / size).sum()
-        within = max((x * x).sum() - between, np.finfo(np.float64).tiny)
+        whole = (x * x).sum()
+        within = max(whole - between, np.finfo(np.float64).eps * whole)
         scores[i] = between / within * (len(x) - len(classes)) / (len(classes) - 1)
     return scores
 

@@ -36,9 +36,14 @@ def confident(
 
     Raises:
         ConfigError: A value that is none, an unknown class.
-        DataError: Rows that are not test rows, or no row that is so confident.
+        DataError: Ranks, rows that are not test rows, or no row that is so confident.
     """
     _check(classes_of(frame), min_confidence, classes, max_per_class)
+    if frame.attrs.get("ranks"):
+        raise DataError(
+            "these predictions are ranks, and a rank is no confidence; predict with combine=mean, "
+            "or fit the stack with combine=mean and a stacker other than rank_average"
+        )
     if len(other := frame[frame["split"] != "test"]):
         raise DataError(
             f"pseudo-labels are of test rows or of a folder (images=DIR), got {len(other)} rows of "

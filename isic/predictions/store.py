@@ -1,7 +1,7 @@
 """Predictions as parquet files, and the folds of a model put together.
 
-A file is one table (`isic.predictions.table`) with run, index hash, split hash, split file and
-classes in its metadata; they come back in `frame.attrs`.
+A file is one table (`isic.predictions.table`) with run, index hash, split hash, split file, classes
+and whether its numbers are ranks in its metadata; they come back in `frame.attrs`.
 `assemble_oof` returns one out-of-fold prediction for every row of the split file (columns
 `image_id, group, fold`), which is the judge: it must still have the hash the predictions were made
 with, and says which rows must be there. Rows with a negative fold never validate.
@@ -31,8 +31,12 @@ def write_predictions(
     index_hash: str,
     split_hash: str,
     split_file: Path | str | None = None,
+    ranks: bool = False,
 ) -> Path:
-    """Check and write a predictions table whole or not at all; return its path."""
+    """Check and write a predictions table whole or not at all; return its path.
+
+    ranks: The numbers are ranks within these rows: right in their order, no probabilities.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -52,6 +56,7 @@ def write_predictions(
         "split_hash": split_hash,
         "split_file": None if split_file is None else str(split_file),
         "classes": classes,
+        "ranks": ranks,
     }
     table = pa.Table.from_pandas(plain, preserve_index=False)
     table = table.replace_schema_metadata({METADATA: json.dumps(about).encode()})

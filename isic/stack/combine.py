@@ -53,14 +53,20 @@ def chosen_method(asked: str | None, functions: Iterable[str]) -> str:
     Raises:
         ConfigError: An unknown method, or ranks for a metric that needs probabilities.
     """
-    cut = sorted(set(functions) - BY_ORDER)
+    functions = list(functions)
     if asked is None:
-        return "mean" if cut else "rank_mean"
+        return "mean" if set(functions) - BY_ORDER else "rank_mean"
     if asked not in METHODS:
         raise ConfigError(f"combine: expected {' or '.join(METHODS)}, got {asked!r}")
-    if asked == "rank_mean" and cut:
-        raise ConfigError(
-            f"combine=rank_mean gives ranks, no probabilities, and {', '.join(cut)} needs "
-            "probabilities; take combine=mean"
-        )
+    if asked == "rank_mean":
+        refuse_ranks("combine=rank_mean", functions, instead="combine=mean")
     return asked
+
+
+def refuse_ranks(what: str, functions: Iterable[str], *, instead: str) -> None:
+    """Raise ConfigError where a metric looks at more than the order of scores."""
+    if cut := sorted(set(functions) - BY_ORDER):
+        raise ConfigError(
+            f"{what} gives ranks, no probabilities, and {', '.join(cut)} needs probabilities; "
+            f"take {instead}"
+        )

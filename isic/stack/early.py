@@ -1,5 +1,7 @@
 """Early stopping inside a training fold: on a fifth of its groups, never on the held-out fold.
 
+Two classes are judged by their AUC: rows drawn anew, or weighed by scale_pos_weight, shift every
+probability, so that the log-loss of the rows as they are would stop at the first tree.
 Trap: what is held out to be scored must not choose the number of trees; that score would flatter.
 A fixed number of trees is the default, as with most of ISIC 2024's winners.
 """
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isic.errors import ConfigError
+from isic.errors import ConfigError, DataError
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -52,7 +54,14 @@ def fit_stopped(
 
     Raises:
         ConfigError: An estimator that is no booster.
+        DataError: Nothing, or one class only, to judge by.
     """
+    if len(np.unique(held_out[1])) < 2:
+        raise DataError(
+            f"early_stopping: a fifth of the training groups holds {len(held_out[1])} rows of "
+            "fewer than two classes to judge by; too few patients: take early_stopping=null"
+        )
+    binary = len(np.unique(code)) == 2
     package = type(estimator).__module__.partition(".")[0]
     given: dict[str, Any] = {"sample_weight": weight, "eval_set": [held_out]}
     if package == "lightgbm":
@@ -61,11 +70,17 @@ def fit_stopped(
         if "eval_X" in inspect.signature(estimator.fit).parameters:  # 4.7 renamed it
             given.pop("eval_set")
             given |= {"eval_X": (held_out[0],), "eval_y": (held_out[1],)}
+        if binary:
+            estimator.set_params(metric="auc")
         given["callbacks"] = [lightgbm.early_stopping(rounds, verbose=False)]
     elif package == "xgboost":
-        estimator.set_params(early_stopping_rounds=rounds)
+        estimator.set_params(
+            early_stopping_rounds=rounds, **{"eval_metric": "auc"} if binary else {}
+        )
         given["verbose"] = False
     elif package == "catboost":
+        if binary:
+            estimator.set_params(eval_metric="AUC")
         given |= {"early_stopping_rounds": rounds, "verbose": False}
     else:
         raise ConfigError(

@@ -104,6 +104,12 @@ def applied_inputs(
     Raises:
         DataError: As `fold_inputs`; a feature that these rows do not give.
     """
+    needed = needed_columns(families, rows)
+    if empty := [c for c in needed if rows[c].isna().all()]:
+        log.warning(
+            "no row has a value in %s, which features are made of: what they say is missing",
+            first_five(empty),
+        )
     fixed, learned = split_families(families)
     shared = _made(fixed, rows, {}, info, None)
     inputs: dict[Fold, FoldInputs] = {}
@@ -131,14 +137,21 @@ def keep(source: FoldInputs, names: Sequence[str]) -> FoldInputs:
     return FoldInputs(source.parts, source.names, np.asarray(kept, dtype=np.int64))
 
 
+def needed_columns(families: Mapping[str, Family], rows: pd.DataFrame) -> list[str]:
+    """The columns of `rows` that some family reads."""
+    available = list(rows.columns)
+    return sorted({c for f in families.values() for c in f.needs(available) if c in rows})
+
+
 def refuse_empty_in_test(families: Mapping[str, Family], rows: pd.DataFrame) -> None:
     """Raise DataError for a column that some train rows have and no test row has."""
     test = (rows["split"] == "test").to_numpy()
     if not test.any():
         return
-    needed = {c for f in families.values() for c in f.needs(list(rows.columns)) if c in rows}
     empty = [
-        c for c in sorted(needed) if rows[c][~test].notna().any() and rows[c][test].isna().all()
+        c
+        for c in needed_columns(families, rows)
+        if rows[c][~test].notna().any() and rows[c][test].isna().all()
     ]
     if empty:
         raise DataError(

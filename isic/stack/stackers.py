@@ -34,6 +34,11 @@ def require_package(name: str, target: str) -> None:
         )
 
 
+def rank_stackers(nodes: Mapping[str, Any]) -> list[str]:
+    """Those of conf/stacker's nodes whose numbers are ranks."""
+    return [name for name, node in nodes.items() if node["_target_"].endswith(".RankAverage")]
+
+
 def make(maker: Maker, *, seed: int, **known: Sequence[str]) -> Any:
     """An unfitted estimator for one fit.
 

@@ -81,10 +81,8 @@ def _predicted(folder: Path) -> Predicted:
     if (folder / "predictions.parquet").exists():
         frame = read_predictions(folder / "predictions.parquet")
         source = json.loads((folder / "source.json").read_text())
-        config = Path(source["checkpoints"][0]).parents[1] / "config.yaml"
+        config = Path(source["config"])
         root, images = Path(source["root"]), bool(source["images"])
-        if source["combine"] != "mean":
-            raise DataError(f"{folder}: ranks are no confidence; predict with combine=mean")
     else:
         frame, config = read_predictions(folder / "test.parquet"), _any_config(folder)
         root, images = None, False

@@ -31,9 +31,9 @@ from isic.signatures import check_signatures
 from isic.split.making import make_split
 from isic.split.options import Split
 from isic.stack import Plan, Resample
-from isic.stack.combine import chosen_method
+from isic.stack.combine import chosen_method, refuse_ranks
 from isic.stack.scores import ImageRuns, read_runs
-from isic.stack.stackers import require_package
+from isic.stack.stackers import rank_stackers, require_package
 from isic.stages.stack_fit import fit_and_write
 from isic.stages.stack_rows import Request
 
@@ -152,7 +152,17 @@ def _check(config: Mapping[str, Any]) -> None:
 def _method(config: Mapping[str, Any]) -> str:
     """How models are combined."""
     functions = config["metrics"]["functions"].values()
-    return chosen_method(config["combine"], [f["_target_"].rpartition(".")[2] for f in functions])
+    names = [f["_target_"].rpartition(".")[2] for f in functions]
+    method = chosen_method(config["combine"], names)
+    if ranking := rank_stackers(config["stacker"]):
+        refuse_ranks(f"stacker={ranking[0]}", names, instead="stacker=logistic or lightgbm_small")
+        others = sorted(set(config["stacker"]) - set(ranking))
+        if others and method == "mean":
+            raise ConfigError(
+                f"stacker: {ranking[0]} gives ranks, {first_five(others)} probabilities, and their "
+                "mean is neither; take combine=rank_mean"
+            )
+    return method
 
 
 def read_inputs(config: Mapping[str, Any]) -> tuple[Index, Split, ImageRuns, dict[str, Any]]:

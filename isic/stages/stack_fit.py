@@ -36,10 +36,11 @@ from isic.report.importance import write_importance
 from isic.runs import write_text
 from isic.split.split_file import HELD_OUT
 from isic.stack import CrossFit, Plan, cross_fit
-from isic.stack.feature_inputs import States, fold_inputs
+from isic.stack.feature_inputs import States, fold_inputs, needed_columns
 from isic.stack.importance import importance_table
 from isic.stack.inputs import Fold, FoldInputs, Samples
 from isic.stack.manifest import save_stack
+from isic.stack.stackers import rank_stackers
 from isic.stages.stack_hospitals import hospital_scores, without_hospitals
 from isic.stages.stack_rows import Request, predictions, stack_rows, with_score_columns
 
@@ -89,8 +90,7 @@ def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
 
 def _cautions(request: Request, rows: pd.DataFrame) -> list[str]:
     """What the score must be read with: what its image runs say of theirs, and its own features."""
-    needed = {c for f in request.families.values() for c in f.needs(list(rows.columns))}
-    own = sorted(c for c in needed if c in rows and not c.startswith(SCORE))
+    own = [c for c in needed_columns(request.families, rows) if not c.startswith(SCORE)]
     trained = rows[rows["fold"] != HELD_OUT]
     return [
         *request.runs.warnings,
@@ -119,6 +119,11 @@ def _announce(
     )
 
 
+def gives_ranks(request: Request) -> bool:
+    """Whether what comes out is right in its order only: no probability to cut or to temper."""
+    return request.plan.combine == "rank_mean" or rank_stackers(request.config["stacker"]) != []
+
+
 def _write_predictions(
     request: Request, rows: pd.DataFrame, result: CrossFit, test_rows: npt.NDArray[np.int64]
 ) -> None:
@@ -129,6 +134,7 @@ def _write_predictions(
         "index_hash": index_hash(request.index.table),
         "split_hash": request.split.hash,
         "split_file": request.split.path,
+        "ranks": gives_ranks(request),
     }
     held_out = (rows["fold"] >= 0).to_numpy()
     frame = predictions(rows[held_out], result.oof[held_out], classes)
@@ -161,6 +167,7 @@ def _write_models(
             "classes": list(request.index.info.classes),
             "info": request.index.info.to_dict(),
             "combine": request.plan.combine,
+            "ranks": gives_ranks(request),
             "runs": [
                 {"run": name, "hash": request.runs.hashes[name]} for name in request.runs.folders
             ],
@@ -212,7 +219,7 @@ def _score(
     folder, index, metrics = request.folder, request.index, request.metrics
     frame = read_predictions(folder / "oof.parquet")
     scored = score_predictions(frame, index, metrics, folder=folder / "curves")
-    if request.plan.combine == "mean":  # ranks are no probabilities to cut or to temper
+    if not gives_ranks(request):
         scored["metrics"] |= decided_scores(frame, index, metrics)
         labelled = with_targets(frame, index)
         fit_to(frame, labelled["target"]).write(folder)

@@ -22,13 +22,14 @@ from isic.predictions.table import prob_columns
 from isic.split.options import Split
 from isic.split.split_file import HELD_OUT, TRAINS
 from isic.stack import Plan
-from isic.stack.feature_inputs import Selector
+from isic.stack.feature_inputs import Selector, needed_columns
 from isic.stack.inputs import Samples
 from isic.stack.scores import ImageRuns
 from isic.stack.stackers import Maker
 
 log = logging.getLogger(__name__)
 
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
@@ -57,7 +58,8 @@ def stack_rows(request: Request) -> tuple[pd.DataFrame, Samples]:
     """The samples of split and test set with their image scores; and who trains.
 
     With image runs only rows with an out-of-fold score train: those that train in every fold (-2)
-    have none, and a stacker would learn what a missing score says.
+    have none, and a stacker would learn what a missing score says. Without runs the same goes for
+    the columns that every validating row has.
     """
     index, runs = request.index, request.runs
     samples = sample_rows(index)
@@ -66,18 +68,41 @@ def stack_rows(request: Request) -> tuple[pd.DataFrame, Samples]:
     rows = samples[kept].merge(request.split.table, on="image_id", how="left")
     rows["fold"] = rows["fold"].fillna(HELD_OUT).astype("int64")
     rows["group"] = rows["group"].fillna("").astype(str)
+    rows["patient_id"] = patients_apart(rows)
     validates = (rows["fold"] >= 0).to_numpy()
-    trains = None
+    everywhere = (rows["fold"] == TRAINS).to_numpy()
     if runs.folders:
         required = validates | (rows["split"] == "test").to_numpy()
         rows = with_scores(rows, runs.tables, required=required)
-        trains = validates
-        if without := int((rows["fold"] == TRAINS).sum()):
-            log.warning("%d rows that train in every fold have no score and are left out", without)
+        trains, lack = validates, "no score"
+    else:
+        whole = _whole_rows(request.families, rows, validates)
+        trains, lack = validates | (everywhere & whole), "not the columns that all others have"
+    if without := int((everywhere & ~trains).sum()):
+        log.warning("%d rows that train in every fold have %s and are left out", without, lack)
     target = np.asarray(rows["target"].astype("Int64").fillna(-1), dtype=np.int64)
     weight = rows["weight"].fillna(1.0).to_numpy("float64") if "weight" in rows else None
     table = rows[["group", "fold"]]
     return rows, Samples(table, target, index.info.classes, trains, weight)
+
+
+def patients_apart(rows: pd.DataFrame) -> pd.Series:
+    """Patient ids, other ones for test rows of patients who have train rows too.
+
+    A saved stack sees test rows alone: a patient's context must be the same there and here.
+    """
+    patient, test = rows["patient_id"], rows["split"] == "test"
+    shared = test & patient.notna() & patient.isin(patient[~test])
+    if shared.any():
+        log.warning("%d test rows are of patients with train rows: apart in features", shared.sum())
+    return patient.mask(shared, patient.astype("string") + " (test)")
+
+
+def _whole_rows(families: Mapping[str, Family], rows: pd.DataFrame, validates: Bools) -> Bools:
+    """Which rows have every column that features need and no validating row lacks."""
+    known = rows[needed_columns(families, rows)].notna()
+    always = known.columns[known[validates].all()]
+    return known[always].all(axis=1).to_numpy()
 
 
 def with_score_columns(plan: Plan, names: tuple[str, ...], rows: pd.DataFrame) -> Plan:

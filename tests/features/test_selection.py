@@ -108,3 +108,11 @@ def test_bad_input_is_named(data):
         StatisticalSelection().fit(values, NAMES, np.zeros(600, np.int64))
     with pytest.raises(DataError, match="none of 2 features"):
         StatisticalSelection().fit(values[:, [2, 5]], ("constant", "empty"), target)
+
+
+def test_a_feature_that_tells_the_classes_apart_is_kept() -> None:
+    rng = np.random.default_rng(0)
+    target = np.arange(60) % 2
+    values = np.column_stack([rng.normal(size=60) + 0.3 * target, target]).astype(np.float32)
+    chosen = StatisticalSelection(keep=1).fit(values, ("weak", "perfect"), target)
+    assert chosen.kept == ("perfect",)

@@ -52,6 +52,13 @@ def test_what_has_no_image_has_no_label() -> None:
     assert confident(frame)["image_id"].tolist() == ["T0"]
 
 
+def test_ranks_are_refused() -> None:
+    frame = predicted()
+    frame.attrs["ranks"] = True
+    with pytest.raises(DataError, match="ranks, and a rank is no confidence"):
+        confident(frame)
+
+
 def test_other_rows_than_test_rows_are_refused() -> None:
     frame = predicted(split=["test", "train", "train", "test", "test"])
     with pytest.raises(DataError, match="got 2 rows of split train: T1, T2; .* would leak"):

@@ -68,6 +68,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         "split_hash": "s",
         "split_file": None,
         "classes": ("benign", "malignant"),
+        "ranks": False,
         "path": str(path),
     }
     assert [p.name for p in path.parent.iterdir()] == ["oof.parquet"]

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from isic.acquire.synthetic import write_isic2024
 from isic.errors import ConfigError, DataError
 from isic.index import isic2024, milk10k
 from isic.index.schema import Index
@@ -20,6 +22,9 @@ from isic.predictions import read_predictions, write_predictions
 from isic.prepare import open_index
 from isic.split.making import make_split
 from isic.split.options import Split, SplitOptions
+from isic.stack.feature_inputs import applied_inputs
+from isic.stack.manifest import open_stack
+from isic.stages.stack import families_of
 from tests.stack.runs import write_fake_run
 
 FEW = ["stacker.lightgbm.n_estimators=8", "stacker.lightgbm.min_child_samples=5"]
@@ -206,6 +211,92 @@ def test_without_runs_the_metadata_alone(copy: Path, archive32: Path, caplog) ->
         stacked(copy, archive32, "features=[image_scores]")
 
 
+def test_a_stack_inherits_what_its_runs_must_be_read_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Warnings and a chosen epoch of a run, and a feature that tells the class alone."""
+    root = write_isic2024(
+        tmp_path / "isic2024", n_images=200, n_patients=100, positives=60, images=False
+    )
+    table = pd.read_csv(path := root / "train-metadata.csv", dtype=str, keep_default_na=False)
+    table["tbp_tile_type"] = np.where(table["target"] == "1", "3D: white", "3D: XP")
+    table.to_csv(path, index=False)
+    index, split = opened(tmp_path, root, isic2024)
+    write_fake_run(tmp_path / "runs", "a", index, split, skill=1.0)
+    told = {"metrics": {}, "selected_on_validation": True, "warnings": ["pseudo-labels of x"]}
+    (tmp_path / "runs/a/fold0/score.json").write_text(json.dumps(told))
+    used = ["features=[image_scores,metadata]", "features.metadata.columns=[age,tbp_tile_type]"]
+    with caplog.at_level(logging.WARNING):
+        folder = stacked(tmp_path, root, "runs=[a]", *used)
+    score = json.loads((folder / "score.json").read_text())
+    assert score["selected_on_validation"] is True
+    inherited, own = score["warnings"]
+    assert inherited == "a: pseudo-labels of x"
+    assert own.startswith("features holds columns that tell a class alone (AUC > 0.80): tbp_tile_t")
+    assert "age" not in own and all(text in caplog.text for text in score["warnings"])
+
+
+def test_ranks_say_that_they_are_ranks(copy: Path, archive32: Path) -> None:
+    ways = {"combine=mean": False, "combine=rank_mean": True, "stacker=rank_average": True}
+    for way, ranks in ways.items():
+        folder = stacked(copy, archive32, "runs=[a]", "features=[image_scores]", way, "n_seeds=1")
+        assert read_predictions(folder / "test.parquet").attrs["ranks"] is ranks
+        assert json.loads((folder / "stack.json").read_text())["ranks"] is ranks
+        assert (folder / "thresholds.json").exists() is not ranks
+    with pytest.raises(ConfigError, match="rank_average gives ranks, lightgbm probabilities"):
+        stacked(copy, archive32, "runs=[a]", "combine=mean", "stacker=[lightgbm,rank_average]")
+
+
+def test_ranks_are_refused_where_a_metric_cuts(milk32: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="stacker=rank_average gives ranks.*macro_dice"):
+        stacked(tmp_path, milk32, "data=milk10k", "stacker=rank_average", "runs=[a]")
+
+
+def test_test_rows_have_the_features_that_a_saved_stack_will_give_them(
+    copy: Path, archive_copy: Path
+) -> None:
+    """A patient on both sides: with other neighbours the same image had other features."""
+    train = pd.read_csv(archive_copy / "train-metadata.csv", dtype=str)
+    test = pd.read_csv(path := archive_copy / "test-metadata.csv", dtype=str)
+    test.assign(patient_id=train["patient_id"].iloc[0]).to_csv(path, index=False)
+    folder = stacked(copy, archive_copy, "features=[patient_context,outliers]")
+    index, _ = opened(copy, archive_copy, isic2024)
+    stack = open_stack(folder)
+    rows = index.table[index.table["split"] == "test"].reset_index(drop=True)
+    inputs = applied_inputs(
+        families_of(stack.about["families"]), rows, stack.states, stack.about["columns"],
+        info=index.info,
+    )  # fmt: skip
+    written = read_predictions(folder / "test.parquet")["prob_malignant"].to_numpy()
+    np.testing.assert_array_equal(stack.predict(inputs)[:, 1], written)
+
+
+def test_a_column_without_values_in_new_rows_is_said(
+    base: Path, archive32: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index, _ = opened(base, archive32, isic2024)
+    stack = open_stack(base / "runs/s")
+    rows = index.table[index.table["split"] == "test"].reset_index(drop=True)
+    rows = rows.assign(tbp_lv_H=np.nan, score_a=0.1, score_b=0.2)
+    families = families_of(stack.about["families"])
+    applied_inputs(families, rows, stack.states, stack.about["columns"], info=index.info)
+    assert "no row has a value in tbp_lv_H, which features are made of" in caplog.text
+
+
+def test_extra_rows_without_the_measures_of_all_others_train_no_table_stack(
+    copy: Path, archive32: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are all malignant and have no measure: missing would mean malignant."""
+    names = [f"extra{i}.jpg" for i in range(3)]
+    for name in names:
+        cv2.imwrite(str(tmp_path / name), np.full((32, 32, 3), 90, np.uint8))
+    extra = tmp_path / "extra.csv"
+    pd.DataFrame({"image": names, "label": "malignant"}).to_csv(extra, index=False)
+    with caplog.at_level(logging.WARNING):
+        stacked(copy, archive32, "features=[lesion_shape]", f"data.extra={extra}")
+    assert "3 rows that train in every fold have not the columns that all others" in caplog.text
+
+
 # ---- what must not go through
 
 
@@ -292,8 +383,6 @@ def test_wrong_values_are_refused_before_data_is_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_shuffled_labels_give_one_half_through_the_whole_chain(tmp_path: Path) -> None:
     """Features, scores without skill, selection, resampling, boosters: nothing is found."""
-    from isic.acquire.synthetic import write_isic2024
-
     aucs = []
     for seed in range(4):
         base = tmp_path / str(seed)

@@ -205,6 +205,23 @@ def test_early_stopping_looks_at_groups_of_the_training_fold() -> None:
     assert 0.1 < aside.mean() < 0.3
 
 
+def test_early_stopping_is_not_misled_by_rows_drawn_anew_and_weights() -> None:
+    """The log-loss of rows as they are is best at the first tree: every probability is shifted."""
+    rows = samples(6000)
+    inputs = each_fold(rows, features(rows))
+    heavy = partial(TREES, n_estimators=200, learning_rate=0.02, scale_pos_weight=3.0)
+    plan = Plan(early_stopping=20, resample=Resample(0.3, 0.9))
+    got = cross_fit(rows, inputs, {"trees": heavy}, plan)
+    assert all(model.model.current_iteration() > 10 for model in got.models.values())
+
+
+def test_early_stopping_with_nothing_to_judge_by_is_refused() -> None:
+    rows = samples(12, folds=3)
+    rows = Samples(rows.table, np.arange(12) % 2, rows.classes)
+    with pytest.raises(DataError, match="early_stopping: a fifth of the training groups holds"):
+        cross_fit(rows, each_fold(rows, features(rows)), {"trees": TREES}, Plan(early_stopping=5))
+
+
 def test_early_stopping_without_rounds_is_refused() -> None:
     rows = samples()
     with pytest.raises(ConfigError, match="LogisticStacker has no rounds to stop"):
