@@ -5,7 +5,8 @@
 Prints A minus B, A minus C ... from their out-of-fold predictions, 95 % interval of the paired
 bootstrap, which resamples whole patients (lesions, images where there are no others). Runs are
 image runs or stacks; metrics and archive are those of A. `--metric NAME` adds one of
-`isic.metrics.classification` by its name. An interval above 0 says that A is better.
+`isic.metrics.classification` by its name. An interval above 0 says that A is better. Rows without
+an image in either run are left out, unreadable ones scored with the mean, as in `score.json`.
 Trap: an image run that chose its checkpoint by the held-out fold is flattered, and so is the
 difference.
 """
@@ -24,10 +25,11 @@ import yaml
 from hydra.utils import instantiate
 
 from isic.assemble import with_targets
+from isic.errors import DataError
 from isic.metrics import Metric, classification
 from isic.metrics.bootstrap import paired_interval
 from isic.predictions import read_predictions
-from isic.predictions.table import prob_columns
+from isic.predictions.table import prob_columns, with_fallback
 from isic.prepare import open_index
 
 log = logging.getLogger(__name__)
@@ -37,8 +39,7 @@ def compare(first: Path, others: list[Path], names: list[str]) -> list[str]:
     """A line for each run and metric.
 
     Raises:
-        DataError: A run without out-of-fold predictions.
-        ValueError: Runs of other rows or classes.
+        DataError: A run without out-of-fold predictions, or of another archive.
     """
     config = yaml.safe_load(_config(first).read_text())
     data = config["data"]
@@ -48,15 +49,19 @@ def compare(first: Path, others: list[Path], names: list[str]) -> list[str]:
     )  # fmt: skip
     metrics: dict[str, Metric] = dict(instantiate(config["metrics"]["functions"]))
     metrics |= {name: getattr(classification, name) for name in names}
-    mine = with_targets(_known(first), index)
+    mine, archive = _scored(first)
+    mine = with_targets(mine, index)
     mine = mine[mine["target"].notna()]
     lines, classes = [], index.info.classes
     for other in others:
-        theirs = _known(other).set_index("image_id")
-        if set(mine["image_id"]) - set(theirs.index):
-            raise ValueError(f"{other} has not all rows of {first}")
+        theirs, also = _scored(other)
+        if also != archive:
+            raise DataError(f"{other} was trained on another archive ({also}) than {first}")
+        theirs = theirs.set_index("image_id")
+        both = mine[mine["image_id"].isin(theirs.index)]
+        log.info("# %d rows of %s, %d of them in %s", len(mine), first.name, len(both), other.name)
         lines += [
-            f"{first.name} - {other.name}  {name}  {_difference(metric, mine, theirs, classes)}"
+            f"{first.name} - {other.name}  {name}  {_difference(metric, both, theirs, classes)}"
             for name, metric in metrics.items()
         ]
     return lines
@@ -78,10 +83,10 @@ def _difference(
     return "{:+.4f} [{:+.4f}, {:+.4f}]".format(*values)
 
 
-def _known(run: Path) -> pd.DataFrame:
-    """Out-of-fold predictions that were made."""
+def _scored(run: Path) -> tuple[pd.DataFrame, str]:
+    """Out-of-fold predictions as they are scored, and the hash of the archive's rows."""
     frame = read_predictions(run / "oof.parquet")
-    return frame[frame["status"] == "ok"]
+    return with_fallback(frame[frame["status"] != "missing"]), str(frame.attrs["index_hash"])
 
 
 def _config(run: Path) -> Path:
