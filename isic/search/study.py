@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
+import yaml
 from optuna.study import StudyDirection
 
 from isic.errors import CheckpointError, ConfigError, DataError, IsicError
-from isic.runs import flatten, identity
+from isic.runs import flatten, identity, write_text
+from isic.search.alive import Stamp
 from isic.search.forks import Jobs, reason, wait_for
 from isic.search.options import SearchOptions
 from isic.search.space import Parameter
@@ -133,16 +135,20 @@ def make_ready(
 
 
 def _prepared(base: Mapping[str, Any], search: SearchOptions, jobs: Jobs) -> dict[str, Any]:
-    """Hashes of what trials read."""
-    folder = search.folder
+    """Hashes of what trials read here: workers may have other caches, and start at once."""
+    folder, worker = search.folder / "prepared", str(Stamp.of_this_process()).replace("/", "-")
     folder.mkdir(parents=True, exist_ok=True)
-    file, log_file, answer = (folder / f"prepared.{s}" for s in ("yaml", "log", "json"))
+    file, log_file, answer = (folder / f"{worker}.{s}" for s in ("yaml", "log", "json"))
     begun = log_file.stat().st_size if log_file.exists() else 0
     config = {**base, "folds": list(search.folds), "prepared": str(answer)}
+    # the table of runs finds a study by it
+    write_text(search.folder / "prepared.yaml", yaml.safe_dump(config, sort_keys=False))
     log.info("data    making sure that what trials read is there: %s", log_file)
     if code := wait_for(jobs, jobs.start(f"prepare_{search.stage}", config, file, log_file)):
         kinds = {e.exit_code: e for e in (ConfigError, DataError, CheckpointError)}
         text = reason(code, log_file, begun).removeprefix(f"exit code {code}: ")
         raise kinds.get(code, IsicError)(text)
     content: dict[str, Any] = json.loads(answer.read_text())
+    for made in (file, answer):
+        made.unlink()
     return content

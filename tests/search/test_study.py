@@ -1,14 +1,20 @@
 """Studies: joined by name where the experiment is the same, refused where it is another."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+import yaml
 
 from isic.errors import ConfigError
+from isic.runs import write_text
+from isic.search.alive import Stamp
 from isic.search.slots import lost
 from isic.search.storage import Store, open_store
-from isic.search.study import ARCHIVE, open_study
+from isic.search.study import ARCHIVE, make_ready, open_study
 from tests.search.sweeps import options
 
 FOLDS = {"folds": [0, 1], "lr": 0.1}
@@ -42,3 +48,42 @@ def test_a_mistake_that_showed_before_any_data_may_be_mended_under_the_same_name
     study = opened(store, {**FOLDS, "direction": "minimize"}, direction="minimize")
     assert study.direction.name == "MINIMIZE"
     assert study.user_attrs["experiment"]["direction"] == "minimize"
+
+
+class Cached:
+    """Jobs that find the worker's own cache; `meanwhile` comes between a start and its job."""
+
+    def __init__(self, meanwhile: Any = lambda: None) -> None:
+        self.meanwhile = meanwhile
+
+    def start(self, job: str, config: Mapping[str, Any], file: Path, log: Path) -> int:
+        write_text(file, yaml.safe_dump(dict(config)))
+        log.touch()
+        self.meanwhile()
+        read = yaml.safe_load(file.read_text())
+        write_text(Path(read["prepared"]), json.dumps({ARCHIVE: read["paths"]["cache"]}))
+        return 1
+
+    def poll(self, pid: int) -> int | None:
+        return 0
+
+    def end(self, pid: int) -> None:
+        """Nothing runs."""
+
+
+def test_workers_that_start_at_once_prepare_what_is_theirs(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, seen = options(tmp_path), {}
+
+    def work(host: str, meanwhile: Any = lambda: None) -> None:
+        study = opened(store, FOLDS, name=host)  # of its own, or the second would be refused
+        monkeypatch.setattr(Stamp, "of_this_process", classmethod(lambda cls: cls(host, 1, 1)))
+        make_ready(study, {"paths": {"cache": host}, "metrics": 1}, search, Cached(meanwhile))
+        seen[host] = study.user_attrs[ARCHIVE]
+
+    work("node1", lambda: work("node2"))
+    assert seen == {"node1": "node1", "node2": "node2"}
+    # the table of runs reads one of them, whole
+    assert yaml.safe_load((search.folder / "prepared.yaml").read_text())["metrics"] == 1
+    assert {p.suffix for p in (search.folder / "prepared").iterdir()} == {".log"}
