@@ -140,9 +140,10 @@ def test_splits_below_the_classes_are_kept(tmp_path):
     assert note in build_index(tmp_path).notes
 
 
-def test_a_class_of_its_own_folders_is_no_split(tmp_path):
+def test_splits_below_some_classes_alone_are_refused(tmp_path):
     put(tmp_path, "a/train/1.jpg", "a/2.jpg", "b/test/3.jpg")
-    assert {s for s, _ in splits(tmp_path).values()} == {"train"}
+    with pytest.raises(DataError, match=r"2 images .* in test, train below their class .*a/2\.jpg"):
+        build_index(tmp_path)
 
 
 def test_a_split_of_one_class_keeps_its_class(tmp_path):

@@ -60,6 +60,12 @@ def test_the_command_lines_list_of_folders_is_one(tmp_path):
     assert instantiate(node)(tmp_path).table["image"].tolist() == ["one/a.jpg", "two/b.jpg"]
 
 
+def test_images_that_no_row_names_are_counted(tmp_path):
+    put(tmp_path, "a.jpg", "b.jpg", "more/c.jpg")
+    index = build_index(table(tmp_path, "image,label\na,x\nb,y\n"))
+    assert "1 image files are named by no row: more/c.jpg" in index.notes
+
+
 # ---- paths from elsewhere
 
 

@@ -75,7 +75,7 @@ def build_index(
 ) -> Index:
     """Read the folder's names and its table; never decodes an image.
 
-    table: The CSV, relative to the root; None takes metadata.csv or the only one, False none.
+    table: The CSV, relative to the root; None takes the one that `tables` finds, False none.
     columns: Role (`ROLES`) -> column; None finds it by name, False does without.
     classes: Their order; None sorts those that occur.
     positive: Of two classes, the one that is predicted; None takes the last.

@@ -27,8 +27,8 @@ def class_rows(root: Path, names: list[str]) -> tuple[pd.DataFrame, list[str]]:
     """Return image, label and split (train, val, test) of each image, and notes.
 
     Raises:
-        DataError: Images in no class folder, other folders beside train/ and test/, or one image
-            under two labels or in two splits.
+        DataError: Images in no class folder, other folders or images beside train/ and test/, or
+            one image under two labels or in two splits.
     """
     names, notes = _without_masks(names)
     parts, around = _without_wrapper([PurePosixPath(n).parts for n in names])
@@ -42,9 +42,9 @@ def class_rows(root: Path, names: list[str]) -> tuple[pd.DataFrame, list[str]]:
             f"{root.absolute()} holds {', '.join(beside)} and beside them the folders {others}; "
             f"expected train/, val/ and test/ alone, or class folders alone"
         )
-    elif all(len(p) > 2 and split_of(p[1]) for p in parts):
-        split = [split_of(p[1]) or "" for p in parts]
-        notes += [*around, *_split_notes({p[1] for p in parts}, "below the classes")]
+    elif below := {p[1] for p in parts if len(p) > 2 and split_of(p[1])}:
+        split = _splits_below(root, names, parts)
+        notes += [*around, *_split_notes(below, "below the classes")]
     else:
         split = ["train"] * len(parts)
         notes += around
@@ -89,6 +89,20 @@ def _splits_above(parts: list[Parts]) -> tuple[list[str], list[Parts], list[str]
         parts = [p[1:] if s in empty else p for p, s in zip(parts, split, strict=True)]
     parts, notes = _without_wrapper(parts)
     return split, parts, notes
+
+
+def _splits_below(root: Path, names: list[str], parts: list[Parts]) -> list[str]:
+    """The split of each image by the folder below its class, where every image lies in one."""
+    split = [split_of(p[1]) or "" if len(p) > 2 else "" for p in parts]
+    bad = [n for n, s in zip(names, split, strict=True) if not s]
+    if bad:
+        folders = ", ".join(sorted({p[1] for p, s in zip(parts, split, strict=True) if s}))
+        raise DataError(
+            f"{len(names) - len(bad)} images of {root.absolute()} lie in {folders} below their "
+            f"class and {len(bad)} do not: {first_five(bad)}; expected CLASS/train/x.jpg and "
+            f"CLASS/test/x.jpg for all of them, or CLASS/x.jpg"
+        )
+    return split
 
 
 def _says_nothing(parts: list[Parts], split: list[str], of: str) -> bool:

@@ -73,10 +73,12 @@ class Finder:
         ids = pd.Series(safe_ids(cleaned.tolist()), index=values.index, dtype="string")
         missing, made = values[chosen.isna()], values[ids != cleaned.map(_last)]
         pairs = [f"{name} -> {id}" for name, id in zip(made, ids[made.index], strict=True)]
+        unused = sorted(self._files.difference(chosen.dropna()))
         notes = {
             **guessed,
             f"{len(missing)} of {len(values)} rows have no image file": missing.tolist(),
             f"{len(made)} image names are no ids": pairs,
+            f"{len(unused)} image files are named by no row": unused,
         }
         return ids, chosen, [f"{what}: {first_five(of)}" for what, of in notes.items() if of]
 
