@@ -18,7 +18,7 @@ from isic.training.distill import Distillation
 from isic.training.epoch_metric import Epoch, EpochLoss, EpochOutputs, Metric
 from isic.training.losses import BinaryCrossEntropy, Objective, probabilities
 from isic.training.mixing import Mixing
-from isic.training.optim import WarmupCosine
+from isic.training.optim import WarmupCosine, as_before_loading
 from isic.training.tta import Views, averaged_logits
 from isic.training.unfreeze import Finetune, Stages
 
@@ -169,6 +169,11 @@ class LesionClassifier(pl.LightningModule):
         if self.stages:
             epochs = self.trainer.max_epochs or 1
             self.stages.begin(self.network, self.current_epoch, epochs=epochs)
+
+    def on_train_start(self) -> None:
+        """What a resumed optimizer holds lies where a fresh one's does."""
+        for optimizer in self.trainer.optimizers:
+            as_before_loading(optimizer)
 
     def on_fit_start(self) -> None:
         """Tell the loss how often an epoch shows each class."""

@@ -87,3 +87,16 @@ def _decayed_or_not(named: Mapping[str, nn.Parameter], exempt: set[str]) -> list
         {"params": [p for name, p in named.items() if name not in exempt]},
         {"params": [p for name, p in named.items() if name in exempt], "weight_decay": 0.0},
     ]
+
+
+def as_before_loading(optimizer: Optimizer) -> None:
+    """Put NAdam's product of momenta back on the CPU, from where loading a checkpoint moves it.
+
+    Its step reads that number for every parameter, and would wait for a GPU each time. A capturable
+    one has it on the device from the start.
+    """
+    for group in optimizer.param_groups:
+        for parameter in () if group.get("capturable") else group["params"]:
+            state = optimizer.state.get(parameter, {})
+            if "mu_product" in state:
+                state["mu_product"] = state["mu_product"].cpu()

@@ -76,7 +76,7 @@ def averaged_logits(
     A softmax's logits also keep the mean of the views' log-sum-exp, which no probability shows.
     """
     images = {k: v for k, v in batch.items() if getattr(v, "ndim", 0) == 4}  # of every view
-    turned = zip(*map(views, images.values()), strict=True)
+    turned = zip(*(_laid_out_alike(views(v), v) for v in images.values()), strict=True)
     logits = [network({**batch, **dict(zip(images, x, strict=True))}).double() for x in turned]
     stacked = torch.stack(logits)  # (views, B, K)
     if activation == "softmax":
@@ -84,3 +84,11 @@ def averaged_logits(
         return (stacked - scale).logsumexp(dim=0) - math.log(len(logits)) + scale.mean(dim=0)
     positive, negative = logsigmoid(stacked), logsigmoid(-stacked)
     return positive.logsumexp(dim=0) - negative.logsumexp(dim=0)
+
+
+def _laid_out_alike(views: Iterator[Tensor], image: Tensor) -> Iterator[Tensor]:
+    """Views in the memory format of their image: the strides of a turned one are slow."""
+    last = image.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    for view in views:
+        yield view.contiguous(memory_format=layout)

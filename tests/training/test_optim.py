@@ -2,14 +2,16 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
 from torch import nn
-from torch.optim import SGD, AdamW
+from torch.optim import SGD, AdamW, NAdam
 
-from isic.training.optim import WarmupCosine, parameter_groups
+from isic.training.module import LesionClassifier
+from isic.training.optim import WarmupCosine, as_before_loading, parameter_groups
 
 
 def schedule(epochs=10, steps=100, warmup=1.0, final=0.01, lr=0.5):
@@ -91,3 +93,36 @@ def test_position_embeddings_do_not_decay():
     assert len(decayed) + len(plain) == len(list(network.parameters()))
     assert any(p is network["head"].weight for p in decayed)
     assert torch.is_tensor(decayed[0])
+
+
+def test_a_resumed_nadam_does_not_ask_its_device_for_a_product_at_each_step():
+    """Loading moves it there, where a fresh one keeps it on the CPU."""
+    here, there = (nn.Parameter(torch.zeros(4, device=d)) for d in ("cpu", "meta"))
+    here.grad = torch.ones(4)
+    fresh, resumed = NAdam([here]), NAdam([there])
+    fresh.step()
+    resumed.load_state_dict(fresh.state_dict())
+    assert resumed.state[there]["mu_product"].device.type == "meta"
+    # nothing comes back from there: a stand-in that knows how
+    state = resumed.state[there]
+    state["mu_product"] = SimpleNamespace(cpu=lambda: torch.tensor(0.5))
+    as_before_loading(resumed)
+    assert state["mu_product"].item() == 0.5
+    assert {k: v.device.type for k, v in state.items() if k != "mu_product"} == {
+        "step": "cpu",
+        "exp_avg": "meta",
+        "exp_avg_sq": "meta",
+    }
+    resumed.param_groups[0]["capturable"] = True
+    state["mu_product"] = torch.ones((), device="meta")
+    as_before_loading(resumed)
+    assert state["mu_product"].device.type == "meta"
+
+
+def test_a_module_looks_at_its_optimizers_before_it_trains():
+    optimizer = NAdam([parameter := nn.Parameter(torch.zeros(4))])
+    optimizer.state[parameter]["mu_product"] = SimpleNamespace(cpu=lambda: "brought back")
+    module = LesionClassifier(nn.Linear(1, 1), classes=("a", "b"))
+    module._trainer = SimpleNamespace(optimizers=[optimizer])
+    module.on_train_start()
+    assert optimizer.state[parameter]["mu_product"] == "brought back"

@@ -132,3 +132,22 @@ def test_the_energy_of_a_softmax_is_the_mean_of_the_views():
     logits = averaged_logits(network, {"image": image}, "softmax")
     each = [network({"image": v}).double().logsumexp(1) for v in d4_views(image)]
     assert torch.allclose(logits.logsumexp(1), torch.stack(each).mean(0))
+
+
+@pytest.mark.parametrize("name", ["d4", "multicrop", "d4_multicrop"])
+def test_views_lie_in_memory_as_their_batch_does(name):
+    """Convolutions would else change to slower kernels, half of d4's views long."""
+    image = torch.arange(2 * 3 * 9 * 9).reshape(2, 3, 9, 9)
+    views = views_of(name, 9 if name == "d4" else 7)
+    seen = []
+
+    def network(batch):
+        seen.append(batch["image"])
+        return batch["image"].double().mean((1, 2, 3))[:, None]
+
+    for layout in (torch.contiguous_format, torch.channels_last):
+        seen.clear()
+        batch = {"image": image.contiguous(memory_format=layout)}
+        averaged_logits(network, batch, "sigmoid", views)
+        assert all(x.is_contiguous(memory_format=layout) for x in seen)
+        assert all(torch.equal(x, v) for x, v in zip(seen, views(image), strict=True))
