@@ -9,6 +9,7 @@ The trap: a server that accepts and never answers. Nothing here waits for one wi
 import atexit
 import contextlib
 import logging
+import netrc
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from isic.dashboard.torn import cut_torn_end
 from isic.errors import ConfigError, IsicError
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 6.0  # seconds for all senders together, once the command has nothing else to do
 ANSWER = 10.0  # seconds for a connection
 SETTLED = 15.0  # seconds after which W&B's service, which outlives its run, writes no more
+QUIET = 60.0  # seconds without a word of an unfinished run, whose facts come every 15 or so
 SERVER = "https://api.wandb.ai"
 
 _senders: dict[Path, subprocess.Popen[bytes]] = {}
@@ -99,10 +101,17 @@ def kept(runs: Path) -> list[Path]:
 
 
 def _at_work(folder: Path) -> bool:
-    """Whether a process trains the run: half a file would be taken for the whole."""
+    """Whether a process trains the run: half a file would be taken for the whole.
+
+    A lock may be seen on its holder's machine alone; there, an unfinished run's file tells.
+    """
     from filelock import FileLock, Timeout
 
-    lock = folder.parents[1] / ".lock"
+    run = folder.parents[1]
+    written = max(path.stat().st_mtime for path in folder.glob("*.wandb"))
+    if not (run / "score.json").exists() and time.time() - written < QUIET:
+        return True
+    lock = run / ".lock"
     if not lock.exists():
         return False
     try:
@@ -147,7 +156,7 @@ def send_kept(folders: list[Path], *, timeout: float) -> list[Path]:
 
 def check_server() -> None:
     """Raise IsicError where nothing answers at WANDB_BASE_URL."""
-    address = urlsplit(os.environ.get("WANDB_BASE_URL", SERVER))
+    address = _server()
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
         socket.create_connection((address.hostname or "", port), timeout=ANSWER).close()
@@ -162,5 +171,12 @@ def has_key() -> bool:
     """Whether W&B would not have to ask who this is."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    return netrc.exists() and "wandb" in netrc.read_text()
+    file = os.environ.get("NETRC", str(Path.home() / ".netrc"))
+    try:
+        return netrc.netrc(file).authenticators(_server().hostname or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _server() -> SplitResult:
+    return urlsplit(os.environ.get("WANDB_BASE_URL", SERVER))

@@ -27,7 +27,8 @@ class LoggerOptions:
         """The loggers of one run, first rank only; call it after the run's folder exists."""
         loggers: list[Any] = [MetricsTable(folder / "metrics.csv")]
         if self.wandb is not None and is_on(self.wandb) and _is_first_rank():
-            loggers.append(_wandb_logger(folder, name, fold, config, self.wandb))
+            with tolerated():
+                loggers.append(_wandb_logger(folder, name, fold, config, self.wandb))
         return loggers
 
 

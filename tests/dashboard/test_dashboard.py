@@ -13,7 +13,7 @@ import pytest
 from wandb.sdk.data_types._private import MEDIA_TMP
 
 from isic.dashboard import close_run, open_run, publish
-from isic.dashboard.send import is_sent, kept, send_kept, wait_for_senders
+from isic.dashboard.send import has_key, is_sent, kept, send_kept, wait_for_senders
 from isic.errors import ConfigError
 from isic.predictions import read_score
 from isic.report.curves import write_curves
@@ -137,6 +137,7 @@ def test_sync_sends_a_killed_and_a_resumed_part_once(
     run = open_run(fold, OPTIONS, group="g", name="n", config={"a": 1})
     run.log({"x": 5})
     close_run(run)
+    (fold / "score.json").write_text("{}")
     empty = fold / "wandb/offline-run-20200101_000000-0/run-0.wandb"  # killed in its first seconds
     empty.parent.mkdir()
     empty.write_bytes(b":W&B\xe1\xbe\x00")
@@ -159,7 +160,7 @@ def test_sync_sends_a_killed_and_a_resumed_part_once(
 def test_sync_without_network_or_key(
     commands: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(tmp_path / "run/fold0", OPTIONS, name="s", config={}, result=RESULT, job_type="stack")
+    finished(tmp_path / "run/fold0")
     env = {"ISIC_RUNS_ROOT": str(tmp_path), "NETRC": str(tmp_path / "none")}
     code, text = commands.run("isic", "sync", env=env)
     assert code == 2
@@ -174,7 +175,7 @@ def test_sync_without_network_or_key(
 def test_sync_gives_up_on_a_server_that_never_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(tmp_path / "run/fold0", OPTIONS, name="s", config={}, result=RESULT, job_type="stack")
+    finished(tmp_path / "run/fold0")
     with silent() as (_, env):
         for key, value in env.items():
             monkeypatch.setenv(key, value)
@@ -183,14 +184,61 @@ def test_sync_gives_up_on_a_server_that_never_answers(
     assert not is_sent(folder)
 
 
+def finished(fold: Path) -> Path:
+    """A run's folder with its entry, and with the score that comes last."""
+    publish(fold, OPTIONS, name="s", config={}, result=RESULT, job_type="stack")
+    (fold / "score.json").write_text("{}")
+    return fold
+
+
 def test_a_run_that_goes_on_is_left_for_later(tmp_path: Path) -> None:
     from filelock import FileLock
 
-    fold = tmp_path / "run/fold0"
-    publish(fold, OPTIONS, name="s", config={}, result=RESULT, job_type="stack")
+    fold = finished(tmp_path / "run/fold0")
     with FileLock(str(fold / ".lock")):
         assert kept(tmp_path) == []
     assert len(kept(tmp_path)) == 1
+
+
+def test_a_run_that_another_machine_trains_is_left_for_later(tmp_path: Path) -> None:
+    """Its lock may be seen there alone."""
+    fold = finished(tmp_path / "run/fold0")
+    (fold / "score.json").unlink()
+    assert kept(tmp_path) == []
+    (file,) = only(fold).glob("*.wandb")
+    os.utime(file, (time.time() - 100,) * 2)
+    assert kept(tmp_path) == [only(fold)], "killed long ago"
+
+
+@pytest.mark.parametrize(
+    ("machine", "server", "known"),
+    [
+        ("api.wandb.ai", None, True),
+        ("ml.example.org", None, False),
+        ("ml.example.org", "https://ml.example.org:8443", True),
+        ("api.wandb.ai", "https://ml.example.org", False),
+    ],
+)
+def test_a_key_is_one_of_the_server(
+    machine: str, server: str | None, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text(f"machine {machine}\n  login user\n  password {'0' * 40}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    if server:
+        monkeypatch.setenv("WANDB_BASE_URL", server)
+    assert has_key() == known
+
+
+def test_a_netrc_that_cannot_be_read_holds_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert not has_key()
+    (tmp_path / "netrc").write_text("wandb\n")
+    assert not has_key()
 
 
 @pytest.mark.slow

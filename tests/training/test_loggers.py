@@ -57,6 +57,18 @@ def no_key(monkeypatch, tmp_path):
     monkeypatch.setattr("builtins.input", lambda *a: pytest.fail("W&B asked a question"))
 
 
+def test_wandb_that_does_not_start_ends_no_training(tmp_path, no_key, monkeypatch, caplog):
+    def init(**_):
+        raise TimeoutError("wandb-core did not start in 30 s")
+
+    monkeypatch.setattr("wandb.init", init)
+    monkeypatch.setattr("isic.dashboard.run._stopped", [])
+    loggers = LoggerOptions(wandb=WANDB).build(tmp_path, name="run", fold="0", config={})
+    assert [type(logger) for logger in loggers] == [MetricsTable]
+    assert "W&B stopped (TimeoutError('wandb-core did not start" in caplog.text
+    finish(loggers, 0)
+
+
 def test_wandb_goes_offline_without_a_key_and_keeps_its_id(tmp_path, no_key, caplog):
     folder = tmp_path / "fold0"
     folder.mkdir()
