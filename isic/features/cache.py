@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from isic.features.family import Family, State
-from isic.features.table import FeatureTable
+from isic.features.family import Family, FeatureTable, State
 from isic.runs import whole_file
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""What a feature family is, and how it reads its columns from a table of samples.
+"""What a feature family is, how it reads its columns from a table of samples, and what comes of it.
 
 A family is a small frozen dataclass in a file of its own; its fields are the keys of
 `conf/features/<name>.yaml`. Row unit: a sample (`isic.index.schema.sample_rows`), train and test
@@ -8,6 +8,7 @@ Trap: a column the test table lacks, or text where a number belongs, must not be
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Protocol
 
@@ -46,6 +47,25 @@ class Family(Protocol):
     def transform(self, rows: pd.DataFrame, state: State) -> pd.DataFrame:
         """Features (N, F) as float32, in the order and with the index of `rows`."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """Features of samples.
+
+    ids: (N,) image_id of each sample, as in the predictions tables.
+    names: (F,) each once, letters, digits and `_`.
+    values: (N, F) float32, column-major; NaN where missing, never infinite.
+    """
+
+    ids: npt.NDArray[np.object_]
+    names: tuple[str, ...]
+    values: npt.NDArray[np.float32]
+
+    def frame(self) -> pd.DataFrame:
+        """The same as a table indexed by image_id; shares memory."""
+        index = pd.Index(self.ids, name="image_id")
+        return pd.DataFrame(self.values, index=index, columns=list(self.names), copy=False)
 
 
 def frame_of(columns: Mapping[str, Floats], rows: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,6 @@ whole patients, and train and test rows in one table or in two, but never half a
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
-from isic.features.family import LARGEST, Family, State, require
+from isic.features.cache import cached_features
+from isic.features.family import LARGEST, Family, FeatureTable, State, require
 from isic.features.lesion_shape import FORMULAS
 from isic.index.schema import DatasetInfo, refuse_train_only
 
@@ -37,25 +37,6 @@ log = logging.getLogger(__name__)
 
 # LightGBM refuses JSON's own characters, XGBoost brackets; these are safe in both and in a CSV.
 NAME = re.compile(r"[A-Za-z0-9_]+")
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureTable:
-    """Features of samples.
-
-    ids: (N,) image_id of each sample, as in the predictions tables.
-    names: (F,) each once, letters, digits and `_`.
-    values: (N, F) float32, column-major; NaN where missing, never infinite.
-    """
-
-    ids: npt.NDArray[np.object_]
-    names: tuple[str, ...]
-    values: npt.NDArray[np.float32]
-
-    def frame(self) -> pd.DataFrame:
-        """The same as a table indexed by image_id; shares memory."""
-        index = pd.Index(self.ids, name="image_id")
-        return pd.DataFrame(self.values, index=index, columns=list(self.names), copy=False)
 
 
 def split_families(
@@ -101,8 +82,6 @@ def make_features(
         raise ConfigError(f"features: {', '.join(unfitted)} learn from training rows; fit first")
     if cache_root is None:
         return _make(families, samples, states)
-    from isic.features.cache import cached_features
-
     return cached_features(
         lambda: _make(families, samples, states), families, samples, states, cache_root=cache_root
     )

@@ -16,10 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from isic.errors import DataError, first_five
-from isic.features.family import Family, State
+from isic.features.family import Family, FeatureTable, State
 from isic.features.selection import Selection
 from isic.features.table import (
-    FeatureTable,
     check_columns,
     fit_features,
     join_features,
