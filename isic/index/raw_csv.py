@@ -10,6 +10,7 @@ Trap: `label` columns stay text here, so that `benign`, `2` and `1.0` can be tol
 
 import codecs
 import csv
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ NO_GROUP = ("-1", "-1.0")
 DELIMITERS = (";", "\t", "|")
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SAVE_AS = "save it as comma-separated UTF-8"
+ROW_NUMBERS = re.compile(r"(Unnamed: \d+(\.\d+)*)?")  # `to_csv` of a frame with its index
 NO_ALIASES: Mapping[str, str] = {}
 
 
@@ -72,12 +74,18 @@ def read_csv(
     columns: Name -> "text", "label" (kept as text) or "number", in official order.
     optional: Those of `columns` that may be absent.
     aliases: Other names of columns -> the name in `columns`, used where that is not there.
-    refuse_extra: Whether a column that is not in `columns` is a fault; else it is noted.
+    refuse_extra: Whether a column that is not in `columns` is a fault; else it is noted. A column
+        of row numbers without a name, as pandas writes it, is always a note.
     """
     raw = _header(path)
     header = [n if aliases.get(n, n) in raw else aliases[n] for n in raw]
-    extra = [c for c in header if c not in columns]
+    extra = [c for c in header if c not in columns and not ROW_NUMBERS.fullmatch(c)]
     faults = [f"{path.name}: {fault}" for fault in _header_faults(header, columns, optional)]
+    notes = [
+        f"{path.name}: its column {c!r} without a name is left out, as row numbers of pandas"
+        for c in header
+        if c not in columns and c not in extra
+    ]
     strange = []
     if extra:
         named = first_five([repr(c) for c in extra])
@@ -97,8 +105,9 @@ def read_csv(
     if table.num_rows == 0:
         faults.append(f"{path.name}: has a header but no rows")
     if refuse_extra:
-        return RawTable(path, table, faults + strange)
-    return RawTable(path, table, faults, strange)
+        faults += [f"{fault}; remove them from the file, or download it again" for fault in strange]
+        return RawTable(path, table, faults, notes)
+    return RawTable(path, table, faults, notes + strange)
 
 
 def without_gaps(values: pd.Series, *, group: bool = False) -> pd.Series:

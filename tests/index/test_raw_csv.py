@@ -37,9 +37,11 @@ def test_unknown_columns_are_a_fault_or_a_note(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", ",id,age,label,more\n0,a,5,1,x\n")
     strict = read_csv(path, columns=KINDS, id_column="id")
     lenient = read_csv(path, columns=KINDS, id_column="id", refuse_extra=False)
-    assert strict.faults == lenient.notes
-    assert "2 columns that the official file has not: '', 'more'" in strict.faults[0]
-    assert lenient.faults == strict.notes == []
+    numbers, extra = lenient.notes
+    assert "its column '' without a name is left out" in numbers
+    assert extra.endswith("1 columns that the official file has not: 'more'")
+    assert strict.faults == [f"{extra}; remove them from the file, or download it again"]
+    assert strict.notes == [numbers] and lenient.faults == []
     assert lenient.table.column_names == ["id", "age", "label"]
 
 
