@@ -18,7 +18,7 @@ from isic.images.pack import build_pack
 from isic.images.packfile import MISSING, OK, UNREADABLE, Pack
 from isic.index.cache import cached_index
 from isic.index.extra import with_extra
-from isic.index.schema import Index
+from isic.index.schema import Index, refuse_untrained
 
 log = logging.getLogger(__name__)
 
@@ -105,11 +105,18 @@ def open_index(
 ) -> Index:
     """The index of an archive, from the cache where nothing has changed, and its extra rows.
 
+    Test rows alone are opened, with a warning: whoever needs more calls `refuse_untrained`.
+
     Raises:
         DataError: What the reader or an extra CSV is at fault for.
     """
     index = cached_index(builder, Path(root), cache_root=cache_root)
-    return with_extra(index, extra) if extra else index
+    if extra:
+        refuse_untrained(index)
+        return with_extra(index, extra)
+    if index.untrained:
+        log.warning("%s", index.untrained)
+    return index
 
 
 def image_columns(index: Index, views: Sequence[str] | None) -> dict[str, str]:

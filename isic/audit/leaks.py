@@ -36,7 +36,8 @@ def check_ids(index: Index) -> Part:
         for what, ids in shared.items()
         if ids
     ]
-    findings[:0] = _unshared(table, shared)
+    if not index.untrained:
+        findings[:0] = _unshared(table, shared)
     if undeclared:
         text = f"known for train rows only, and not listed as such: {first_five(undeclared)}"
         todo = "no features; list them in train_only_columns of the archive's reader"

@@ -2,10 +2,11 @@
 
 Source: the index, whose reader has refused a faulty table already (ids twice, no target).
 Unit: row = image. Trap: counts that differ are odd, not wrong: a part of an archive, a generated
-one and another release are all fine to train on.
+one and another release are all fine to train on. Test rows alone are not: that is wrong, whatever
+else is right of them.
 """
 
-from isic.audit.findings import NOTE, ODD, RIGHT, Finding, Part
+from isic.audit.findings import NOTE, ODD, RIGHT, WRONG, Finding, Part
 from isic.errors import first_five
 from isic.index.schema import Index, standard_columns
 
@@ -17,8 +18,8 @@ def check_table(index: Index) -> Part:
     missing = missing_values(index)
     findings = [
         _ids(index, counts),
-        _labels(index, counts),
-        _counts(index, counts),
+        *([_untrained(index)] if index.untrained else [_labels(index, counts)]),
+        None if index.untrained else _counts(index, counts),
         _vocabularies(index, unseen),
         _missing(index, missing),
         *_notes(index),
@@ -34,6 +35,11 @@ def check_table(index: Index) -> Part:
             "notes": list(index.notes),
         },
     )
+
+
+def _untrained(index: Index) -> Finding:
+    """What can be said of labels and counts where there is no train table."""
+    return Finding(WRONG, "table", index.untrained)
 
 
 def _notes(index: Index) -> list[Finding]:
@@ -134,14 +140,15 @@ def _vocabularies(index: Index, unseen: dict[str, dict[str, int]]) -> Finding | 
 
 def _missing(index: Index, missing: dict[str, dict[str, int]]) -> Finding:
     """Name the columns that people use as features; count the others."""
-    n = int((index.table["split"] == "train").sum())
-    train, standard = missing.get("train", {}), standard_columns(index.info)
+    split = "test" if index.untrained else "train"
+    n = int((index.table["split"] == split).sum())
+    empty, standard = missing.get(split, {}), standard_columns(index.info)
     usual = [
-        f"{c} {'all' if train[c] == n else format(train[c], ',')}"
+        f"{c} {'all' if empty[c] == n else format(empty[c], ',')}"
         for c in ("age", "sex", "site", "attribution")
-        if c in train
+        if c in empty
     ]
-    others = [c for c in train if c not in standard and train[c] < n]
+    others = [c for c in empty if c not in standard and empty[c] < n]
     more = [f"{len(others)} of the archive's own columns in part"] if others else []
     listed = ", ".join([*usual, *more]) or "none of age, sex, site and attribution"
-    return Finding(RIGHT, "empty", f"of {n:,} train rows: {listed}")
+    return Finding(RIGHT, "empty", f"of {n:,} {split} rows: {listed}")

@@ -20,7 +20,7 @@ from isic.engine.decide import check_choices, check_combine, fit_of
 from isic.engine.results import write_results
 from isic.errors import CheckpointError, ConfigError, DataError
 from isic.index.metadata import MetadataEncoder
-from isic.index.schema import sample_rows
+from isic.index.schema import refuse_untrained, sample_rows
 from isic.predictions import ensemble
 from isic.predictions.table import ENERGY
 from isic.predictions.unknown import UNKNOWN
@@ -195,6 +195,8 @@ def rows_to_predict(
     Raises:
         DataError: None of them has an image, or the split file of the checkpoint is gone.
     """
+    if config["split"] != "test":
+        refuse_untrained(data.index)
     if config["split"] == "holdout":
         table = _held_out(data, record, config)
     else:

@@ -118,6 +118,7 @@ def _write(path: Path, index: Index) -> None:
         "info": index.info.to_dict(),
         "mounts": {name: [str(p), tree_stamp(p)] for name, p in index.mounts.items()},
         "notes": index.notes,
+        "untrained": index.untrained,
     }
     table = pa.Table.from_pandas(index.table, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), METADATA: json.dumps(about).encode()}
@@ -141,4 +142,5 @@ def _read(path: Path, root: Path) -> Index | None:
             log.warning("%s is no whole index and is made again: %s", path, error)
         return None
     frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
-    return Index(frame, DatasetInfo.from_dict(about["info"]), root, mounts, about["notes"])
+    info = DatasetInfo.from_dict(about["info"])
+    return Index(frame, info, root, mounts, about["notes"], about["untrained"])

@@ -2,14 +2,14 @@
 
 Source: the folders themselves, walked once; a file's name without its extension is the id, so that
 `<archive>_Input/x.jpg`, a folder in a folder, a folder a lesion or a class, upper-case extensions
-and `.png` are all found. Only names are read, never a file. About 200,000 files a second.
+and other formats are all found. Only names are read, never a file. About 200,000 files a second.
 Unit: one reference (`folder/x.jpg`, relative to the root) a row, null where there is no file.
 Trap: one id in two folders may be two images (original and reduced); an official folder is taken
 first, and between others nobody can choose but the user.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -17,16 +17,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from isic.errors import DataError, first_five
+from isic.images.sources import TFRECORDS
 
 Folders = str | Sequence[str] | None  # one, several, or everywhere
-# In order of choice where a folder holds an id twice; a DICOM file is the slowest way to a JPEG.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".dcm")
+Rank = tuple[int, int, int]
+# What the decoder reads; of an id twice in a folder a DICOM file is the slowest way to a JPEG.
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dcm")
+STORES = (".hdf5", ".h5")
+CONTAINERS = (*STORES, *TFRECORDS)
+# ISIC 2019's mark on images that other years hold in full; the ISIC Archive saves them without.
+MARK = "_downsampled"
 
 
 def find_images(
     root: Path, ids: pd.Series, *, official: Sequence[str] = (), within: Folders = None
-) -> pd.Series:
-    """Return the reference of each id, null where no file bears its name.
+) -> tuple[pd.Series, list[str]]:
+    """Return the reference of each id, null where no file bears its name, and notes.
+
+    A file that bears the id with or without `MARK` is taken where none bears the id itself.
 
     official: Folders (relative to the root) whose files win over those elsewhere, best first; what
         lies in their subfolders counts as theirs.
@@ -35,19 +43,20 @@ def find_images(
     Raises:
         DataError: `within` names what is no folder, or ids that lie in several folders of one rank.
     """
-    wanted, found = set(ids.dropna().tolist()), dict[str, tuple[tuple[int, int], str]]()
+    wanted, found = set(ids.dropna().tolist()), dict[str, tuple[Rank, str]]()
     rivals: dict[str, list[str]] = {}
     for name in walk(root, within, suffixes=EXTENSIONS):
         stem, extension = os.path.splitext(name.rpartition("/")[2])
-        if stem not in wanted:
+        image_id = id_of(stem, wanted)
+        if image_id is None:
             continue
-        rank = _rank(name, extension.lower(), official)
-        best = found.get(stem)
+        rank = (int(stem != image_id), *_rank(name, extension.lower(), official))
+        best = found.get(image_id)
         if best is None or rank < best[0]:
-            found[stem] = (rank, name)
-            rivals.pop(stem, None)
+            found[image_id] = (rank, name)
+            rivals.pop(image_id, None)
         elif rank == best[0] and _folder(name) != _folder(best[1]):
-            rivals[stem] = [best[1], name]
+            rivals[image_id] = [best[1], name]
     if rivals:
         named = first_five(" and ".join(pair) for pair in rivals.values())
         raise DataError(
@@ -55,7 +64,26 @@ def find_images(
             f"name the folder to use with data.index.images=FOLDER, or those of train and test "
             f"with data.index.images=[FOLDER,FOLDER]"
         )
-    return references(ids, {stem: name for stem, (_, name) in found.items()})
+    refs = references(ids, {image_id: name for image_id, (_, name) in found.items()})
+    return refs, marked_otherwise(i for i, (rank, _) in found.items() if rank[0])
+
+
+def id_of(stem: str, wanted: Set[str]) -> str | None:
+    """The wanted id that a file's name means: its own, else that with or without `MARK`."""
+    if stem in wanted:
+        return stem
+    other = stem.removesuffix(MARK) if stem.endswith(MARK) else stem + MARK
+    return other if other in wanted else None
+
+
+def marked_otherwise(ids: Iterable[str]) -> list[str]:
+    """A note of images that were found under the other form of their ids."""
+    if not (found := sorted(ids)):
+        return []
+    return [
+        f"{len(found)} images are named with {MARK} where their id has none, or the reverse, as "
+        f"the ISIC Archive saves them, and are taken: {first_five(found)}"
+    ]
 
 
 def references(ids: pd.Series, found: Mapping[str, str]) -> pd.Series:
@@ -66,9 +94,14 @@ def references(ids: pd.Series, found: Mapping[str, str]) -> pd.Series:
     return refs.set_axis(ids.index)
 
 
+def listed(folder: Path) -> list[str]:
+    """The sorted names in a folder without hidden ones, such as the `._x.jpg` of macOS."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
 def zips_of(root: Path) -> list[str]:
     """Names of the zip files directly below the root: what may not be unpacked yet."""
-    return sorted(p.name for p in root.iterdir() if p.suffix.lower() == ".zip")
+    return [name for name in listed(root) if name.lower().endswith(".zip")]
 
 
 def walk(root: Path, within: Folders, *, suffixes: tuple[str, ...]) -> Iterator[str]:
@@ -107,7 +140,7 @@ def _walk(root: Path, start: Path, seen: set[str], suffixes: tuple[str, ...]) ->
         inner[:] = sorted(d for d in inner if not d.startswith((".", "__MACOSX")))
         place = Path(folder).relative_to(root).as_posix()
         for name in sorted(files):
-            if name.lower().endswith(suffixes):
+            if name.lower().endswith(suffixes) and not name.startswith("."):
                 yield name if place == "." else f"{place}/{name}"
 
 

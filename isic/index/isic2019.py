@@ -6,7 +6,8 @@ UNK). Row unit: image. Layouts:
             ISIC_2019_Test_{Metadata,GroundTruth}.csv
   resized   train.csv of the sets `jpeg-isic2019-<side>x<side>` (image_name, diagnosis as class
             code); it knows no lesion, so that the official metadata beside it is used where it is
-Images are found by id wherever they lie below the root. 2,074 ids end in `_downsampled`; they stay.
+Images are found by id wherever they lie below the root, as files or in TFRecords. 2,074 ids end in
+`_downsampled`; they stay.
 Trap: 65 % of the train images show a lesion that another one shows: folds must go by `lesion_id`.
 Trap: AK, BCC, SCC, DF and VASC come from BCN and HAM only, so that the source (`attribution`, from
 the prefix of lesion_id; unknown for test rows) is a confound and no feature.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isic.index.image_files import Folders, find_images
+from isic.index.image_files import Folders
 from isic.index.schema import DatasetInfo, Index
 from isic.index.sites import SOURCES
 from isic.index.tables import NO_ROWS, Reading, not_of, one_hot_target
@@ -79,6 +80,8 @@ METADATA = {
     "lesion_id": "text",
     "sex": "text",
 }
+# What ground truth and metadata give together.
+TRAIN = {"image": "text", "target": "code", "diagnosis": "text", **METADATA}
 RESIZED = {
     "image_name": "text",
     "patient_id": "text",
@@ -111,9 +114,9 @@ def build_index(root: Path, *, images: Folders = None) -> Index:
         DataError: No folder or table (with the download command), or the list of all faults.
     """
     reading = Reading(INFO, root)
-    rows = reading.in_splits(_train(reading), _test(reading), renamed=RENAMED)
+    rows = reading.in_splits(_train, _test, renamed=RENAMED, columns=TRAIN)
     rows["attribution"] = rows["lesion_id"].str.extract(r"^([^_]+)_")[0].map(ATTRIBUTION)
-    refs = find_images(reading.root, rows["image_id"], official=OFFICIAL, within=images)
+    refs = reading.images_of(rows["image_id"], official=OFFICIAL, within=images)
     return reading.finish(rows, refs)
 
 

@@ -16,18 +16,18 @@ Trap: TFRecords code their columns as integers; only their image_name is trusted
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from isic.errors import ConfigError, first_five
 from isic.index.diagnosis import shared_class
-from isic.index.image_files import Folders, find_images
+from isic.index.image_files import Folders
 from isic.index.isic2019 import CLASSES
 from isic.index.isic2020_pairs import duplicates
 from isic.index.isic2020_tags import filled_from_tags
 from isic.index.raw_csv import parse_binary
-from isic.index.record_files import find_records
 from isic.index.schema import DatasetInfo, Index
 from isic.index.sites import SOURCES
 from isic.index.tables import NO_ROWS, Reading, not_of
@@ -110,6 +110,7 @@ TEST = {
     "anatom_site_general_challenge": "text",
 }
 LABELS = {"diagnosis": "text", "benign_malignant": "text", "target": "label"}
+TRAIN = {**TEST, **LABELS, "target": "code", "lesion_id": "text", "duplicate_of": "text"}
 # Of v2, and of the reduced sets.
 EXTRA = {
     "lesion_id": "text",
@@ -153,11 +154,9 @@ def build_index(root: Path, *, target: str = "malignant", images: Folders = None
     if target not in INFOS:
         raise ConfigError(f"data.index.target: expected {' or '.join(INFOS)}, got {target!r}")
     reading = Reading(INFOS[target], root)
-    rows = reading.in_splits(_train(reading, target), _test(reading, target), renamed=RENAMED)
-    refs = find_images(reading.root, rows["image_id"], official=OFFICIAL, within=images)
-    if refs.isna().any():
-        records, notes = find_records(reading.root, rows["image_id"], within=images)
-        refs, reading.notes = refs.fillna(records), reading.notes + notes
+    train, test = partial(_train, target=target), partial(_test, target=target)
+    rows = reading.in_splits(train, test, renamed=RENAMED, columns=TRAIN)
+    refs = reading.images_of(rows["image_id"], official=OFFICIAL, within=images)
     rows, notes = filled_from_tags(reading.root, rows, refs)
     reading.notes += notes
     return reading.finish(rows, refs)

@@ -21,7 +21,8 @@ from isic.index.isic2024_images import image_references
 from isic.index.raw_csv import parse_binary
 from isic.index.schema import DatasetInfo, Index
 from isic.index.sites import SOURCES
-from isic.index.tables import NO_ROWS, Reading, no_table
+from isic.index.table_files import no_table
+from isic.index.tables import NO_ROWS, Reading
 
 LOCATIONS = [
     "Torso Back",
@@ -33,6 +34,8 @@ LOCATIONS = [
     "Head & Neck",
     "Unknown",
 ]
+# The label goes behind the others when it has been read.
+TRAIN = {**{c: kind for c, kind in column_kinds().items() if c != "target"}, "target": "code"}
 RENAMED = {"isic_id": "image_id", "age_approx": "age", "anatom_site_general": "site"}
 
 INFO = DatasetInfo(
@@ -74,10 +77,12 @@ def build_index(root: Path, *, images: Folders = None) -> Index:
         DataError: No folder or table (with the download command), or the list of all faults.
     """
     reading = Reading(INFO, root)
-    rows = reading.in_splits(_train(reading), _test(reading), renamed=RENAMED)
+    rows = reading.in_splits(_train, _test, renamed=RENAMED, columns=TRAIN)
     if "iddx_full" in rows:
         rows["diagnosis"] = rows["iddx_full"]
-    return reading.finish(rows, image_references(reading.root, rows, images=images))
+    refs, notes = image_references(reading.root, rows, images=images)
+    reading.notes += notes
+    return reading.finish(rows, refs)
 
 
 def _train(reading: Reading) -> pd.DataFrame:

@@ -2,27 +2,32 @@
 
 Source: train-image.hdf5 and test-image.hdf5 of the Kaggle challenge win; then the official folders
 (train-image/, *_Training_Input/ and those of test), then one HDF5 of another name for the train
-rows, then any folder. Unit: one reference (`file.hdf5#<id>` or `folder/x.jpg`) a row, else null.
-Trap: a store is taken for every id of its split without being opened; opening it would take longer
-than the whole index.
+rows, then any folder. Stores lie in the root, or else one folder below it. Unit: one reference
+(`file.hdf5#<id>` or `folder/x.jpg`) a row, else null.
+Trap: a store is taken for every id of its split without being opened; listing its 401,059 ids would
+take longer than the whole index. Where loose files lie beside it, it is asked how many it holds,
+and which ones only where these are too few: then the loose files complete it.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import pandas as pd
 import pyarrow as pa
 
 from isic.errors import DataError, first_five
-from isic.index.image_files import Folders, find_images
+from isic.index.image_files import EXTENSIONS, STORES, Folders, find_images, listed, walk
 
-SUFFIXES = (".hdf5", ".h5")
 FOLDERS = ("train-image/image", "train-image", "test-image/image", "test-image")
 INPUTS = ("_training_input", "_test_input")
+FEW = 20_000  # ids that are listed in no time
 
 
-def image_references(root: Path, rows: pd.DataFrame, *, images: Folders = None) -> pd.Series:
-    """The reference of each row, null where nothing is there; `rows`: image_id and split.
+def image_references(
+    root: Path, rows: pd.DataFrame, *, images: Folders = None
+) -> tuple[pd.Series, list[str]]:
+    """The reference of each row, null where nothing is there, and notes; `rows`: image_id, split.
 
     images: The only store or folder to look in, or several, relative to the root.
 
@@ -32,32 +37,47 @@ def image_references(root: Path, rows: pd.DataFrame, *, images: Folders = None) 
     named = [images] if isinstance(images, str) else images
     stores = _stores(root, named)
     refs = pd.Series(pa.nulls(len(rows), pa.string()).to_pandas().to_numpy(), index=rows.index)
-    refs = refs.astype(rows["image_id"].dtype)
+    refs, notes = refs.astype(rows["image_id"].dtype), list[str]()
+    folders = None if named is None else [n for n in named if not n.lower().endswith(STORES)]
+    loose = bool(stores) and next(walk(root, folders, suffixes=EXTENSIONS), None) is not None
     for split in ("train", "test"):
         own = [s for s in stores if s.lower().rpartition("/")[2] == f"{split}-image.hdf5"]
         if named is not None and split == "test":
             own = own or [s for s in stores if _of_test(s)]
-        refs = _fill(refs, rows, own[:1], split=split)
+        refs = _fill(root, refs, rows, own[:1], split=split, loose=loose)
     others = [s for s in stores if not _of_test(s)]
     if refs.isna().any():
         official = _official(root)
-        within = official if others else None
-        if named is not None:
-            within = [n for n in named if not n.lower().endswith(SUFFIXES)]
+        within = folders
+        if named is None and others and refs.isna().all():
+            within = official  # what lies elsewhere beside a store of another name may be anything
         lacking = rows.loc[refs.isna(), "image_id"]
-        refs = refs.fillna(find_images(root, lacking, official=official, within=within))
+        files, notes = find_images(root, lacking, official=official, within=within)
+        notes += _sources(refs, files)
+        refs = refs.fillna(files)
     if refs[rows["split"] == "train"].isna().all():
         if len(others) > 1:
             raise _several(root, others)
-        refs = _fill(refs, rows, others, split="train")
-    return refs
+        refs = _fill(root, refs, rows, others, split="train", loose=False)
+    return refs, notes
+
+
+def _sources(stored: pd.Series, files: pd.Series) -> list[str]:
+    """A note of how many rows are in stores and how many are loose files, where both are."""
+    n_stored, n_loose = int(stored.notna().sum()), int(files.notna().sum())
+    if not n_stored or not n_loose:
+        return []
+    names = stored.dropna().str.partition("#")[0].unique()
+    return [f"images: {n_stored} rows are in {first_five(names)}, {n_loose} are loose files"]
 
 
 def _stores(root: Path, named: Sequence[str] | None) -> list[str]:
-    """The HDF5 files directly below the root, or those that the user named."""
+    """The HDF5 files directly below the root, else one folder below; or those the user named."""
     if named is None:
-        return sorted(p.name for p in root.iterdir() if p.suffix.lower() in SUFFIXES)
-    stores = [n for n in named if n.lower().endswith(SUFFIXES)]
+        if own := _stores_in(root, ""):
+            return own
+        return [s for n in listed(root) if (root / n).is_dir() for s in _stores_in(root, f"{n}/")]
+    stores = [n for n in named if n.lower().endswith(STORES)]
     absent = [n for n in stores if ".." in Path(n).parts or not (root / n).is_file()]
     if absent:
         raise DataError(
@@ -67,21 +87,50 @@ def _stores(root: Path, named: Sequence[str] | None) -> list[str]:
     return stores
 
 
+def _stores_in(root: Path, folder: str) -> list[str]:
+    return [folder + name for name in listed(root / folder) if name.lower().endswith(STORES)]
+
+
 def _of_test(store: str) -> bool:
     return store.lower().rpartition("/")[2].startswith("test")
 
 
 def _official(root: Path) -> list[str]:
     """The folders of the Kaggle and the archive layout that are there, best first."""
-    inputs = sorted(p.name for p in root.iterdir() if p.name.lower().endswith(INPUTS))
+    inputs = [name for name in listed(root) if name.lower().endswith(INPUTS)]
     return [name for name in (*FOLDERS, *inputs) if (root / name).is_dir()]
 
 
-def _fill(refs: pd.Series, rows: pd.DataFrame, stores: Sequence[str], *, split: str) -> pd.Series:
-    """Refer the rows of the split into the store, where there is one."""
+def _fill(
+    root: Path,
+    refs: pd.Series,
+    rows: pd.DataFrame,
+    stores: Sequence[str],
+    *,
+    split: str,
+    loose: bool,
+) -> pd.Series:
+    """Refer the rows of the split into the store, where there is one.
+
+    loose: Whether files lie beside it that may hold what it lacks.
+    """
     for store in stores:
-        refs = refs.mask(rows["split"] == split, f"{store}#" + rows["image_id"])
+        of_split = rows["split"] == split
+        if loose:
+            of_split &= _held(root / store, rows["image_id"], at_least=int(of_split.sum()))
+        refs = refs.mask(of_split, f"{store}#" + rows["image_id"])
     return refs
+
+
+def _held(path: Path, ids: pd.Series, *, at_least: int) -> pd.Series:
+    """Which ids a store holds; all of them where it is large and holds enough. bool (rows,)"""
+    every = pd.Series(True, index=ids.index)
+    try:
+        with h5py.File(path, "r") as images:
+            enough = len(images) > FEW and len(images) >= at_least
+            return every if enough else ids.isin(list(images))
+    except OSError:  # one that does not open is said when images are read
+        return every
 
 
 def _several(root: Path, stores: Sequence[str]) -> DataError:

@@ -32,6 +32,7 @@ from isic.index.schema import (
     faults_of,
     one_hot,
     raise_faults,
+    refuse_untrained,
     standard_columns,
 )
 from isic.index.sites import coarse_site
@@ -135,7 +136,9 @@ def _read(name: str, root: Path) -> Part:
     """Read one part with its reader's own options."""
     builder = importlib.import_module(f"isic.index.{name}").build_index
     log.info("merged: reading %s from %s", name, root)
-    return Part(name, builder(root))
+    index = builder(root)
+    refuse_untrained(index)
+    return Part(name, index)
 
 
 def _classes(parts: Sequence[Part]) -> tuple[str, ...]:

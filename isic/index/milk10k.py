@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from isic.errors import first_five
-from isic.index.image_files import Folders, find_images
+from isic.index.image_files import Folders
 from isic.index.milk10k_columns import (
     BUNDLE,
     BUNDLE_OPTIONAL,
@@ -87,6 +87,9 @@ INFO = DatasetInfo(
 
 RENAMED = {"isic_id": "image_id", "age_approx": "age", "diagnosis_full": "diagnosis"}
 ALIASES = {"lesion": "lesion_id"}
+# What metadata, ground truth and supplement give together.
+TRAIN = {**METADATA, "skin_tone_class": "code", "milk10k_site": "text", "target": "code"}
+TRAIN |= SUPPLEMENT
 OFFICIAL = ("MILK10k_Training_Input", "MILK10k_Test_Input")
 
 
@@ -99,9 +102,9 @@ def build_index(root: Path, *, images: Folders = None) -> Index:
         DataError: No folder or table (with the download command), or the list of all faults.
     """
     reading = Reading(INFO, root)
-    rows = reading.in_splits(_train(reading), _test(reading), renamed=RENAMED)
+    rows = reading.in_splits(_train, _test, renamed=RENAMED, columns=TRAIN)
     rows["view"] = rows["image_type"].map(VIEWS)
-    refs = find_images(reading.root, rows["image_id"], official=OFFICIAL, within=images)
+    refs = reading.images_of(rows["image_id"], official=OFFICIAL, within=images)
     _check_views(reading, rows)
     _check_folders(reading, rows, refs)
     return reading.finish(rows, refs)

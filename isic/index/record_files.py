@@ -1,7 +1,7 @@
 """Where the record of each id lies in the TFRecord files below an archive's root.
 
-Source: `.tfrec`, `.tfrecord` and `.tfrecords` files as C. Deotte made them of SIIM-ISIC
-2020: features `image` (JPEG) and `image_name`.
+Source: `.tfrec`, `.tfrecord` and `.tfrecords` files as C. Deotte made them of SIIM-ISIC 2020 and
+ISIC 2019: features `image` (JPEG) and `image_name`.
 Unit: one reference `file.tfrec#<offset>` a row, null where no record bears its name. Every file is
 read once in full, since a record has no table of contents: about 300 MB a second.
 Trap: file names and the integer-coded columns decide nothing; a public `test16-26.tfrec` holds
@@ -17,7 +17,7 @@ import pandas as pd
 from isic.errors import DataError, first_five
 from isic.images.sources import TFRECORDS
 from isic.images.tfrecord import records
-from isic.index.image_files import Folders, references, walk
+from isic.index.image_files import Folders, id_of, marked_otherwise, references, walk
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +33,23 @@ def find_records(
         DataError: A file that is damaged or empty.
     """
     known, found = set(ids.dropna()), dict[str, str]()
+    marked: list[str] = []
     strange: list[str] = []
     twice: list[str] = []
     for name in walk(root, within, suffixes=TFRECORDS):
         _refuse_empty(root / name)
         log.info("looking for images in %s", name)
         for offset, features in records(root / name):
-            image_id = _name_of(features.get("image_name"))
-            if image_id not in known:
-                strange.append(image_id)
+            record = _name_of(features.get("image_name"))
+            image_id = id_of(record, known)
+            if image_id is None:
+                strange.append(record)
             elif image_id in found:
                 twice.append(image_id)
             else:
                 found[image_id] = f"{name}#{offset}"
-    notes = []
+                marked += [image_id] if image_id != record else []
+    notes = marked_otherwise(marked)
     if strange:
         notes.append(f"{len(strange)} TFRecords are of no row and left out: {first_five(strange)}")
     if twice:

@@ -87,6 +87,8 @@ class Index:
     gave the label; null where people did).
     mounts: Folders beside the root; `@name/path` in `table.image` lies in `mounts[name]`.
     notes: What a reader met that is no fault: rows left out, files not found.
+    untrained: Where test rows are all there is: which train table is missing, which test table is
+        there, and what to do; see `refuse_untrained`.
     """
 
     table: pd.DataFrame
@@ -94,6 +96,7 @@ class Index:
     root: Path
     mounts: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    untrained: str = ""
 
     @property
     def sources(self) -> Sources:
@@ -175,6 +178,12 @@ def archive_hash(index: Index) -> str:
     absent = sorted("-" + table.loc[table["image"].isna(), "image_id"].astype("string"))
     text = "\n".join([index_hash(table, external=True), *others, *absent, *sizes])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def refuse_untrained(index: Index) -> None:
+    """Raise DataError where the archive came without its train table."""
+    if index.untrained:
+        raise DataError(index.untrained)
 
 
 def refuse_train_only(columns: Iterable[str], info: DatasetInfo) -> None:

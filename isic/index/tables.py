@@ -8,43 +8,43 @@ knows is said, since its lesion or its label would be missing silently.
 """
 
 import logging
-import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from isic.errors import DataError, first_five
-from isic.index.image_files import zips_of
+from isic.index.image_files import EXTENSIONS, Folders, find_images
 from isic.index.raw_csv import NO_ALIASES, read_csv, without_gaps
+from isic.index.record_files import find_records
 from isic.index.schema import (
     DatasetInfo,
     Index,
     faults_of,
-    one_hot,
     raise_faults,
-    standard_columns,
 )
 from isic.index.sites import canonical_site
+from isic.index.standard import empty_table, odd_ages, standard_table, without_image
+from isic.index.table_files import NoTrainTable, how_to_get, no_table, tables_of
 
 log = logging.getLogger(__name__)
 
-EXTENSION = r"(?i)\.(jpe?g|png|dcm)$"  # the official scorer strips it from ids, too
-NUMBERS = ("age",)
+# The official scorer strips it from ids, too.
+EXTENSION = rf"(?i)\.({'|'.join(e[1:] for e in EXTENSIONS)})$"
 # Here, in `sex` and in any site, words such as `nan` and `unknown` mean a gap.
 GROUPS = ("patient_id", "lesion_id")
 FEW = 15  # values that a message can list
-OLDEST = 120
 NO_ROWS = pd.DataFrame()
 
 
 @dataclass
 class Reading:
     """One archive being read: where, what it is, and what was met on the way.
+
+    read: Names of the tables that were read, in order. untrained: See `Index`.
 
     Raises DataError at once where there is no folder.
     """
@@ -53,6 +53,8 @@ class Reading:
     root: Path
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    untrained: str = ""
     tables: dict[str, Path] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -61,17 +63,15 @@ class Reading:
         if not self.root.is_dir():
             where = f"{self.info.name}: no such folder {self.root.absolute()}"
             raise DataError(f"{where}\n{how_to_get(self.info, self.root)}")
-        # Listed once: a flat folder of images can hold 100,000 other names.
-        names = (p for p in os.listdir(self.root) if p.lower().endswith(".csv"))
-        self.tables = {name.lower(): self.root / name for name in sorted(names)}
+        self.tables, self.notes = tables_of(self.root)
 
     def find(self, *names: str) -> Path | None:
-        """The first of these files that lies directly below the root, in upper or lower case."""
+        """The first of these files that is among the tables, in upper or lower case."""
         found = (self.tables[n.lower()] for n in names if n.lower() in self.tables)
         return next(found, None)
 
     def require(self, *names: str) -> Path:
-        """Like `find`; DataError with what is there instead and the next step where none is."""
+        """Like `find`; NoTrainTable with what is there instead and the next step where none is."""
         path = self.find(*names)
         if path is None:
             raise no_table(self.info, self.root, names)
@@ -99,6 +99,7 @@ class Reading:
             aliases=aliases,
             refuse_extra=refuse_extra,
         )
+        self.read.append(path.name)
         self.faults += raw.faults
         self.notes += raw.notes
         frame: pd.DataFrame = raw.table.to_pandas()
@@ -144,16 +145,49 @@ class Reading:
         return left.merge(right.drop_duplicates(on), on=on, how="left", validate="m:1")
 
     def in_splits(
-        self, train: pd.DataFrame, test: pd.DataFrame, *, renamed: Mapping[str, str]
+        self,
+        train: Callable[["Reading"], pd.DataFrame],
+        test: Callable[["Reading"], pd.DataFrame],
+        *,
+        renamed: Mapping[str, str],
+        columns: Mapping[str, str],
     ) -> pd.DataFrame:
-        """Train rows, then test rows, with `split` and their columns under the standard names."""
-        if train.empty:
+        """Train rows, then test rows, with `split` and their columns under the standard names.
+
+        Test rows alone where there is no train table: such a download can be predicted.
+
+        columns: Of the official train table, with their kinds; test rows alone have them as well.
+
+        Raises NoTrainTable where there is no test row either.
+        """
+        absent = None
+        try:
+            first = train(self)
+        except NoTrainTable as error:
+            first, absent = empty_table(columns), error
+        before = len(self.read)
+        second = test(self)
+        if absent is not None:
+            self._go_on_without(absent, self.read[before:], n_rows=len(second))
+        elif first.empty:
             self.faults.append("no train row is left")
             self.refuse()
-        parts = (("train", train), ("test", test))
+        parts = [("train", first), ("test", second)]
         named = [rows.rename(columns=dict(renamed)).assign(split=split) for split, rows in parts]
-        # An empty table would spoil the types of the other.
-        return pd.concat([rows for rows in named if len(rows)], ignore_index=True)
+        # A table without columns would spoil the types of the other; one without rows has types.
+        return pd.concat([rows for rows in named if len(rows.columns) > 1], ignore_index=True)
+
+    def _go_on_without(self, absent: NoTrainTable, tables: Sequence[str], *, n_rows: int) -> None:
+        """Note that test rows are all there is; raise what is absent where there are none."""
+        if not n_rows:
+            raise absent
+        found = f"found {first_five(tables)}: its {n_rows} test rows can be predicted, and"
+        self.untrained = (
+            f"{absent.said}\n{found} nothing can be trained, split or stacked without the other\n"
+            f"{how_to_get(self.info, self.root)}"
+        )
+        first = absent.said.splitlines()[0].removeprefix(f"{self.info.name}: ")
+        self.notes.append(f"{first}; the test rows of {first_five(tables)} stand alone")
 
     def refuse(self) -> None:
         """Raise DataError with all faults so far; do nothing where there is none."""
@@ -163,49 +197,39 @@ class Reading:
             next_step=how_to_get(self.info, self.root),
         )
 
+    def images_of(
+        self, ids: pd.Series, *, official: Sequence[str], within: Folders = None
+    ) -> pd.Series:
+        """The reference of each image, a file or a TFRecord; null where there is neither.
+
+        official, within: As `find_images` takes them.
+        """
+        refs, notes = find_images(self.root, ids, official=official, within=within)
+        if refs.isna().any():
+            records, found = find_records(self.root, ids, within=within)
+            refs, notes = refs.fillna(records), notes + found
+        self.notes += notes
+        return refs
+
     def finish(self, rows: pd.DataFrame, images: pd.Series) -> Index:
         """Bring rows (with `split` and as many standard columns as are known) to an index.
 
         Raises DataError with the list of all faults.
         """
-        table = _standard(rows.assign(image=images.to_numpy()), self.info)
-        self.notes += _without_image(table, self.root)
+        table = standard_table(rows.assign(image=images.to_numpy()), self.info)
+        self.notes += without_image(table, self.root)
         return self.close(table)
 
     def close(self, table: pd.DataFrame) -> Index:
         """Name the sites canonically, check the table of standard columns, raise or return it."""
         table["site"], notes = canonical_site(table["site"])
         self.notes += notes
-        self.faults += [*_odd_ages(table), *faults_of(table, self.info)]
+        self.faults += [*odd_ages(table), *faults_of(table, self.info)]
         self.refuse()
         for note in self.notes:
             log.info("%s: %s", self.info.name, note)
         log.info("%s: %d rows read from %s", self.info.name, len(table), self.root)
-        return Index(table, self.info, self.root, notes=self.notes)
-
-
-def how_to_get(info: DatasetInfo, root: Path) -> str:
-    """The next step for whoever has no archive, or the wrong one."""
-    return (
-        f"Set data.root to the folder that holds the tables, or download it:\n"
-        f"  {info.download.replace('DATA_ROOT', str(root))}\n"
-        f"or generate one to try: python -m isic synth data={info.name} data.root={root}"
-    )
-
-
-def no_table(info: DatasetInfo, root: Path, names: Sequence[str]) -> DataError:
-    """Say which files were looked for, where they are instead, and what is not unpacked."""
-    looked = ", ".join(str(root.absolute() / name) for name in names)
-    lines = [f"{info.name}: no train table; looked for {looked}"]
-    places = [p for name in names for pattern in ("*/", "*/*/") for p in root.glob(pattern + name)]
-    places += [p for name in names for p in root.absolute().parent.glob(name)]
-    if places:
-        folders = list(dict.fromkeys(p.parent for p in places))
-        one = f"={folders[0]}" if len(folders) == 1 else f" to the folder of {info.name}"
-        lines.append(f"found {first_five(places)}: set data.root{one}")
-    if zips := zips_of(root):
-        lines.append(f"found {first_five(zips)}, not unpacked: unzip them in {root.absolute()}")
-    return DataError("\n".join([*lines, how_to_get(info, root)]))
+        return Index(table, self.info, self.root, notes=self.notes, untrained=self.untrained)
 
 
 def bare_ids(ids: pd.Series) -> pd.Series:
@@ -255,46 +279,3 @@ def _shown(value: Any) -> str:
     """A cell as a message shows it: text in quotes, a number as it was written, `empty`."""
     text = f"{value:g}" if isinstance(value, float) else repr(value)
     return "empty" if pd.isna(value) else text
-
-
-def _odd_ages(table: pd.DataFrame) -> list[str]:
-    """A fault for ages that nobody has: published ones are 0 to 90."""
-    odd = table["age"].notna() & ~table["age"].between(0, OLDEST)
-    if not odd.any():
-        return []
-    named = first_five(table.loc[odd, "image_id"])
-    got = first_five(f"{age:g}" for age in table.loc[odd, "age"].unique())
-    return [f"age must be 0..{OLDEST} years, got {got} in {int(odd.sum())} rows: {named}"]
-
-
-def _standard(rows: pd.DataFrame, info: DatasetInfo) -> pd.DataFrame:
-    """Order the standard columns first, add those that are missing, spread the classes."""
-    known = {"archive": info.name, "view": info.views[0]}
-    table = rows.assign(**{c: v for c, v in known.items() if c not in rows})
-    table["target"] = table["target"].astype("Int64")
-    classes = one_hot(table["target"], info.classes)
-    own = [c for c in table.columns if c not in standard_columns(info)]
-    columns: dict[str, object] = {}
-    for name in standard_columns(info):
-        if name in info.classes:
-            columns[name] = classes[name]
-        elif name in table:
-            columns[name] = table[name]
-        else:
-            kind = pa.float64() if name in NUMBERS else pa.string()
-            columns[name] = pa.nulls(len(table), kind).to_pandas().to_numpy()
-    columns.update({c: table[c] for c in own})
-    return pd.DataFrame(columns).reset_index(drop=True)
-
-
-def _without_image(table: pd.DataFrame, root: Path) -> list[str]:
-    """A note for each split whose rows have no image file, and for zips that may hold them."""
-    notes = []
-    for split, count in table["split"].value_counts(sort=False).items():
-        lacking = table["image"].isna() & (table["split"] == split)
-        if lacking.any():
-            named = first_five(table.loc[lacking, "image_id"].tolist())  # a list: ten times faster
-            notes.append(f"{lacking.sum()} of {count} {split} rows have no image file: {named}")
-    if notes and (zips := zips_of(root)):
-        notes.append(f"not unpacked: {first_five(zips)}")
-    return notes

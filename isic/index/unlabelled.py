@@ -5,6 +5,7 @@ the file's name. Classes are those of the checkpoint.
 Trap: what a model knows of one archive's camera says little about another one's images.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from isic.errors import DataError
+from isic.errors import DataError, first_five
 from isic.index.folder.files import image_names, safe_ids
+from isic.index.image_files import listed
 from isic.index.schema import DatasetInfo, Index, standard_columns
+
+log = logging.getLogger(__name__)
+
+LAYOUT = ("_test_metadata.csv", "_test_input", "_training_input")  # of a challenge's download
 
 
 def build_index(root: Path, *, info: Mapping[str, Any], views: Sequence[str] = ()) -> Index:
@@ -24,13 +30,17 @@ def build_index(root: Path, *, info: Mapping[str, Any], views: Sequence[str] = (
     views: Those that the model sees; of several, each image is a lesion that has the first alone.
 
     Raises:
-        DataError: No such folder, or no image in it.
+        DataError: No such folder, no image in it, or an archive whose images belong together.
     """
     root = Path(root)
     names, notes = image_names(root) if root.is_dir() else ([], [])
     if not names:
         raise DataError(f"images: expected a folder of images, got none in {root.absolute()}")
     trained = DatasetInfo.from_dict(info)
+    if len(views) > 1:
+        _refuse_archive(root, views)
+        notes.append(_alone(names, views))
+        log.warning("%s", notes[-1])
     known = replace(
         trained,
         row_unit="lesion" if len(views) > 1 else "image",
@@ -49,3 +59,31 @@ def build_index(root: Path, *, info: Mapping[str, Any], views: Sequence[str] = (
     texts = ["lesion_id", "patient_id", "diagnosis", "sex", "site", "attribution"]
     table[texts] = table[texts].astype("string")
     return Index(table, known, root, notes=notes)
+
+
+def _refuse_archive(root: Path, views: Sequence[str]) -> None:
+    """An archive says which images are one lesion; read as a plain folder each would be one.
+
+    Raises:
+        DataError: Names what looks like an archive's.
+    """
+    place = root.absolute()
+    found = [str(place / name) for name in listed(root) if name.lower().endswith(LAYOUT)]
+    if place.name.lower().endswith(LAYOUT):
+        found, place = [str(place)], place.parent
+    if found:
+        raise DataError(
+            f"images={root}: expected images of a lesion each, got an archive's layout "
+            f"({first_five(found)}), and the model sees {' and '.join(views)} of one lesion: "
+            f"data.root={place} reads that layout, with its table *_Test_Metadata.csv, which says "
+            "what belongs together"
+        )
+
+
+def _alone(names: Sequence[str], views: Sequence[str]) -> str:
+    others = " and ".join(views[1:])
+    return (
+        f"each of the {len(names)} images is taken as the {views[0]} image of a lesion of its own "
+        f"and predicted without {others}, which the model was trained with; an archive's folder, "
+        "given as data.root=DIR, brings them together"
+    )

@@ -3,6 +3,7 @@
 Images are empty files: an index is made of names, and no reader may open one.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,6 +137,16 @@ def write_milk10k(root: Path) -> Path:
             names = [f"{image}.jpg" for image in images]
             touch(root / f"MILK10k_{split}_Input" / str(lesion), names)
     return root
+
+
+def copy_test_part(whole: Path, part: Path) -> Path:
+    """The test table and the test images alone, as an inference machine has them."""
+    for path in sorted(whole.rglob("*")):
+        name = path.relative_to(whole)
+        if path.is_file() and "test" in str(name).lower() and "GroundTruth" not in path.name:
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, part / name)
+    return part
 
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
