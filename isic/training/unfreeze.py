@@ -2,7 +2,9 @@
 
 What is new (head, fusion, metadata branch) learns from the first epoch on; the pretrained encoders
 may wait, be taken in by depth, or learn more slowly the nearer a layer is to the image.
-Depth is timm's own (`group_matcher`). An encoder without one is cut at the numbered list that holds
+Depth is timm's own (`group_matcher`); a layer is a block of a transformer, and a stage of what is
+convolutional: its blocks are many and thin, and a decay made for 12 blocks leaves the stem of 40 a
+rate of 2e-8. An encoder without one is cut at the numbered list that holds
 most of its parameters: what stands before it is the stem, what after it goes with the last element.
 Sources: layer-wise decay of BEiT (arXiv 2106.08254), 0.65 in PanDerm's fine-tuning; gradual
 unfreezing from ULMFiT (arXiv 1801.06146).
@@ -38,6 +40,7 @@ class Finetune:
     groups: Groups of equally many stages (of a vision transformer, blocks); fewer where it has
         fewer.
     layer_decay: Learning rate of a layer as a share of the next one's; 1 for the same everywhere.
+        A layer is a block of a transformer, a stage of a convolutional network.
     """
 
     head_epochs: int = 0
@@ -90,13 +93,16 @@ class Stages:
         self._learns = {name for name, p in network.named_parameters() if p.requires_grad}
         self._said: int | None = None
         for prefix, encoder in encoders(network).items():
-            fine, head = layers(encoder)
-            coarse, n_stages = layers(encoder, coarse=True)
+            stages, n_stages = layers(encoder, coarse=True)
+            depth, head = (stages, n_stages) if is_convolutional(encoder) else layers(encoder)
             self.n_groups = min(options.groups, n_stages)
-            for name in fine:
-                stage = min(coarse[name], n_stages - 1)
+            for name in stages:
+                stage = min(stages[name], n_stages - 1)
                 self.group[f"{prefix}.{name}"] = stage * self.n_groups // n_stages
-                self.scale[f"{prefix}.{name}"] = options.layer_decay ** (head - fine[name])
+                self.scale[f"{prefix}.{name}"] = options.layer_decay ** (head - depth[name])
+        if options.layer_decay < 1:
+            least = min(self.scale.values(), default=1.0)
+            log.info("finetune: layers learn at %.1e to 1 times the learning rate", least)
 
     def frozen(self, epoch: int) -> set[str]:
         """Names of the encoders' parameters that do not learn in this epoch."""
@@ -166,6 +172,12 @@ def layers(encoder: nn.Module, *, coarse: bool = False) -> tuple[dict[str, int],
     )
     head = max(found.pop(HEAD), 1)
     return {name: found.get(name, head) for name in named if name != HEAD}, head
+
+
+def is_convolutional(encoder: nn.Module) -> bool:
+    """Whether it convolves behind its stem too: a patch embedding alone makes no such network."""
+    depth, _ = layers(encoder)
+    return any(p.ndim == 4 and depth[name] > 0 for name, p in encoder.named_parameters())
 
 
 def _numbered(encoder: nn.Module) -> tuple[dict[str, int], int]:

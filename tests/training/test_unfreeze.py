@@ -163,8 +163,9 @@ def test_the_number_of_groups_that_learn(options, learning):
 # ---- depth
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_convnext", "test_efficientnet"])
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet"])
 def test_rates_are_those_of_timms_layer_decay(name):
+    """Also of networks with one block a stage; see below for others."""
     whole = timm.create_model(name, num_classes=1)
     scale = {}
     for group in param_groups_layer_decay(whole, layer_decay=0.65):
@@ -175,6 +176,30 @@ def test_rates_are_those_of_timms_layer_decay(name):
     classifier = {k for k in scale if f"backbone.{k}" not in ours}
     assert {scale[k] for k in classifier} == {1.0}
     assert ours == pytest.approx({f"backbone.{k}": scale[k] for k in scale if k not in classifier})
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("tf_efficientnetv2_s", 0.65**7),  # 41 blocks: by them its stem would stand still at 2e-8
+        ("densenet121", 0.65**5),
+        ("resnet18", 0.65**5),
+        ("convnextv2_nano", 0.65**5),
+        ("vit_tiny_patch16_224", 0.65**13),
+        ("swinv2_tiny_window8_256", 0.65**13),
+    ],
+)
+def test_a_layer_is_a_stage_of_what_is_convolutional_and_a_block_of_what_is_not(
+    name, least, caplog
+):
+    caplog.set_level(logging.INFO)
+    with torch.device("meta"):
+        encoder = timm.create_model(name, num_classes=0)
+    network = nn.ModuleDict({"backbone": encoder, "head": nn.Linear(2, 1)})
+    scale = Stages(network, Finetune(layer_decay=0.65)).scale
+    assert min(scale.values()) == pytest.approx(least)
+    assert max(scale.values()) >= 0.65
+    assert f"learn at {least:.1e} to 1 times the learning rate" in caplog.text
 
 
 def test_an_encoder_without_timms_groups_is_cut_at_its_longest_list():
