@@ -122,6 +122,9 @@ def _train(
 ) -> None:
     """Fit from the last finished epoch on, then predict, score and write everything of the fold."""
     started = time.perf_counter()
+    if is_launched():  # a process group gives up on a node that packs for half an hour
+        data.setup("fit")
+        _ = data.test_rows
     if options.on_gpu:
         torch.cuda.reset_peak_memory_stats()
     if rank() == 0:
