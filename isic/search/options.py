@@ -8,6 +8,7 @@ from typing import Any
 
 from isic.errors import ConfigError
 
+PASSWORD = re.compile(r"[\w+]+://[^:/?]*:(.*)@|[?&]password=([^&]*)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -59,6 +60,20 @@ class SearchOptions:
     def grace(self) -> float:
         """Seconds without a sign of life after which a worker counts as dead."""
         return 4 * self.heartbeat
+
+
+def check_password(storage: str | None) -> None:
+    """Refuse an address with a password in it, as it was typed, before anything keeps it.
+
+    Hydra writes the words of a multirun to a file for all to read, and a shell keeps them, too.
+    """
+    found = PASSWORD.search(storage or "")
+    if found and "${" not in found[0]:
+        raise ConfigError(
+            "storage: expected an address without a password, as postgresql://USER@HOST/DATABASE: "
+            "it would be kept in files and shown to others. It belongs in ~/.pgpass or PGPASSWORD, "
+            "or in a variable of your own: storage='postgresql://USER:${oc.env:NAME}@HOST/DATABASE'"
+        )
 
 
 def search_options(config: Mapping[str, Any], *, name: str) -> SearchOptions:

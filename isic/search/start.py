@@ -19,7 +19,7 @@ from isic.runs import identity
 from isic.search.compose import Composer, check_space
 from isic.search.forks import Forks
 from isic.search.loop import Sweep, work
-from isic.search.options import search_options
+from isic.search.options import check_password, search_options
 from isic.search.results import best_trials, summary, write_results
 from isic.search.slots import n_taken
 from isic.search.space import read_space
@@ -39,6 +39,7 @@ def sweep(cfg: DictConfig) -> str:
         ConfigError: What cannot be tried, stored or joined; before any trial.
         IsicError: The first trials all failed, or no trial is complete.
     """
+    check_password(OmegaConf.to_container(cfg, resolve=False)["storage"])  # type: ignore
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     search = search_options(config, name=_name(config))
     space = read_space(config["space"])

@@ -102,7 +102,7 @@ def open_store(search: SearchOptions, *, lost: Callable[..., None]) -> Store:
         return _postgresql(url, search, lost)
     raise ConfigError(
         f"storage: expected sqlite:///FILE, journal:FILE or postgresql://USER@HOST/DATABASE, "
-        f"got {url.partition('@')[2] or url}"
+        f"got {url.rpartition('@')[2]}"
     )
 
 
@@ -145,12 +145,22 @@ def _sqlite(url: str, search: SearchOptions, lost: Callable[..., None]) -> Store
 
 def _postgresql(url: str, search: SearchOptions, lost: Callable[..., None]) -> Store:
     from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
 
     try:
         import psycopg
     except ImportError:
         raise ConfigError("storage: PostgreSQL needs `pip install 'isic[cluster]'`") from None
-    address = make_url(url).set(drivername="postgresql+psycopg")
+    place = url.rpartition("@")[2]  # a password stands before it
+    try:
+        address = make_url(url).set(drivername="postgresql+psycopg")
+    except (ValueError, ArgumentError) as error:
+        raise ConfigError(
+            "storage: expected postgresql://USER@HOST:PORT/DATABASE, got "
+            f"{place} ({str(error).replace(url, place)})"
+        ) from None
+    if "@" in (address.host or ""):
+        raise ConfigError(f"storage: write an @ in a user or a password as %40; got ...@{place}")
     shown = address.render_as_string(hide_password=True).replace("+psycopg", "")
     plain = address.set(drivername="postgresql").render_as_string(hide_password=False)
     key = int.from_bytes(hashlib.sha256(search.name.encode()).digest()[:7], "big")

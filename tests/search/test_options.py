@@ -1,11 +1,12 @@
 """What a sweep may be asked to do."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from isic.errors import ConfigError
-from isic.search.options import search_options
+from isic.search.options import check_password, search_options
 
 CONFIG: dict[str, Any] = {
     "stage": "train",
@@ -57,3 +58,22 @@ def test_a_stack_is_judged_by_a_metric_that_it_has() -> None:
     metrics = {"monitor": "val/loss", "mode": "min", "functions": {"pauc": {}, "auc": {}}}
     with pytest.raises(ConfigError, match="expected one of val/pauc, val/auc, got 'val/loss'"):
         search_options({**CONFIG, "stage": "stack", "metrics": metrics}, name="study")
+
+
+@pytest.mark.parametrize(
+    ("storage", "typed"),
+    [
+        ("postgresql://me:secret@host/db", True),
+        ("postgresql+psycopg://me:a/b@c@host:5432/db", True),
+        ("'postgresql://me:secret@host/db'", True),
+        ("postgresql://host/db?user=me&password=secret", True),
+        ("postgresql://me@host:5432/db", False),
+        ("postgresql://me:${oc.env:PW}@host/db", False),
+        ("sqlite:///home/a:b@c/study.db", False),
+        ("journal:/shared/a:b@c.log", False),
+        (None, False),
+    ],
+)
+def test_a_password_belongs_in_no_address(storage: str | None, typed: bool) -> None:
+    with pytest.raises(ConfigError, match="pgpass") if typed else nullcontext():
+        check_password(storage)

@@ -24,6 +24,10 @@ def opened(folder: Path, storage: str | None) -> Store:
         ("sqlite:////nowhere/at/all/study.db", "unable to open database file"),
         ("journal:/proc/study.log", "storage: /proc/study.log: "),
         ("postgresql://me:secret@127.0.0.1:9/db", "127.0.0.1:9/db cannot be reached: "),
+        ("mysql://me:the@secret@host/db", "got host/db"),
+        ("postgresql://me:the@secret@127.0.0.1:9/db", "%40"),
+        ("postgresql://me:secret@host:port/db", r"HOST:PORT/DATABASE, got host:port/db .*'port'"),
+        ("postgresql://[::1/db", "expected postgresql://"),
     ],
 )
 def test_a_storage_that_cannot_be_had(storage: str, message: str, tmp_path: Path) -> None:

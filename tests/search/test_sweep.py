@@ -3,6 +3,8 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +15,7 @@ from optuna.trial import TrialState
 from isic.acquire.synthetic import write_isic2024
 from isic.predictions import read_score
 from isic.workers import share
+from tests.commands import ROOT
 from tests.search.sweeps import Sweeping
 
 # Trainings that take no time: the metric is the learning rate, three epochs long.
@@ -111,6 +114,19 @@ def test_sigterm_ends_the_trial_and_leaves_it_to_the_next(sweeping: Sweeping) ->
     assert command.wait() == 143, command.text
     states = [t.state.name for t in sweeping.study("ended").trials]
     assert states == ["FAIL", "WAITING"]
+
+
+@pytest.mark.parametrize("mode", [["-m"], []])
+def test_a_password_that_is_typed_is_kept_nowhere(mode: list[str], tmp_path: Path) -> None:
+    words = [*mode, "storage=postgresql://me:secret@host/db", f"paths.runs={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "sweep.py", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    for way in ("~/.pgpass", "PGPASSWORD", "${oc.env:"):
+        assert way in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
