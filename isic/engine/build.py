@@ -157,6 +157,7 @@ def build_trainer(
 ) -> pl.Trainer:
     """A trainer that writes into the run's folder."""
     quiet()
+    options.set_matmul_precision()
     # deterministic kernels need no memory that is filled with NaN before it is written
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     callbacks: CallbackOptions = instantiate(config["callbacks"])

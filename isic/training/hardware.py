@@ -18,9 +18,10 @@ class TrainerOptions:
 
     devices: Number of processes on this machine, or `auto` for every GPU.
     precision: Lightning's names; `auto` is bf16 where the GPU has it, else fp16 with a scaler,
-        and float32 on a CPU.
+        and float32 on a CPU. Products in float32 on a GPU are TF32's, as cuDNN's convolutions are.
     channels_last: Memory layout of images and convolutions; the loader's batches have it already.
-    deterministic: `auto` is `warn` on a CPU, where it costs nothing, and False on a GPU.
+    deterministic: `auto` is `warn` on a CPU, where it costs nothing, and False on a GPU, where
+        cuDNN then takes the kernels that are the fastest when it tries them.
     sync_batchnorm: Batch statistics over all GPUs; for small batches a device.
     """
 
@@ -127,11 +128,17 @@ class TrainerOptions:
             "gradient_clip_val": self.gradient_clip_val,
             "accumulate_grad_batches": self.accumulate_grad_batches,
             "deterministic": self.resolved_deterministic,
+            "benchmark": self.on_gpu and self.resolved_deterministic is False,
             "check_val_every_n_epoch": self.check_val_every_n_epoch,
             "limit_train_batches": self.limit_train_batches,
             "limit_val_batches": self.limit_val_batches,
             "use_distributed_sampler": False,
         }
+
+    def set_matmul_precision(self) -> None:
+        """Let a GPU multiply float32 in TF32, of 10 bits and a sum in float32; for all of torch."""
+        if self.on_gpu:
+            torch.set_float32_matmul_precision("high")
 
     @property
     def backend(self) -> str:

@@ -47,6 +47,32 @@ def test_precision_follows_the_gpu(gpus, native, precision):
     assert TrainerOptions(accelerator="cpu").resolved_precision == "32"
 
 
+@pytest.mark.parametrize(
+    ("options", "benchmark"),
+    [
+        ({}, True),
+        ({"deterministic": True}, False),
+        ({"deterministic": "warn"}, False),
+        ({"accelerator": "cpu"}, False),
+    ],
+)
+def test_cudnn_looks_for_the_fastest_kernel_where_bits_may_differ(gpus, options, benchmark):
+    gpus(1)
+    assert TrainerOptions(**options).trainer_arguments()["benchmark"] is benchmark
+
+
+def test_products_in_float32_are_fast_on_a_gpu_and_exact_on_a_cpu(gpus):
+    before = torch.get_float32_matmul_precision()
+    try:
+        TrainerOptions(accelerator="cpu").set_matmul_precision()
+        assert torch.get_float32_matmul_precision() == before == "highest"
+        gpus(1)
+        TrainerOptions().set_matmul_precision()
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_devices(gpus):
     gpus(4)
     assert TrainerOptions().n_devices == 1
