@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from isic.cli import Outcome
+from isic.cli import CONF, Outcome
 from isic.errors import ConfigError
 from isic.runs import write_text
 
@@ -21,11 +21,13 @@ class Jobs:
     """One command, and the overrides of each of its jobs.
 
     name, task: As `isic.cli.command` takes them.
+    flags: Which configs the command reads; its jobs read the same.
     full_trace: Whether the user wants stack traces.
     """
 
     name: str
     task: str
+    flags: list[str]
     overrides: list[list[str]]
     full_trace: bool
     runs: Path
@@ -34,6 +36,10 @@ class Jobs:
     def environment(self) -> dict[str, str]:
         """What the processes of the jobs get besides the environment of this one."""
         return {"HYDRA_FULL_ERROR": str(int(self.full_trace))}
+
+    def words(self, number: int) -> list[str]:
+        """The command line of a job."""
+        return [*self.flags, *self.overrides[number]]
 
     def names(self) -> list[str]:
         """What each job has of its own, else all that it has."""
@@ -57,7 +63,20 @@ def jobs_of(
     overrides = [[*job, *kept] for job in job_overrides]
     check_folds([load(config, list(job)) for job in job_overrides])
     runs = Path(config.paths.runs).resolve()
-    return Jobs(name, function, overrides, vars(task)["full_trace"], runs)
+    return Jobs(
+        name, function, _flags(name, config.hydra), overrides, vars(task)["full_trace"], runs
+    )
+
+
+def _flags(name: str, hydra: DictConfig) -> list[str]:
+    """`--config-name`, `--config-path` and `--config-dir`, where the command has them."""
+    flags = [f"--config-name={hydra.job.config_name}"] if hydra.job.config_name != name else []
+    for source in hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            flags.append(f"--config-dir={source.path}")
+        elif source.provider == "main" and source.path != str(CONF):
+            flags.append(f"--config-path={source.path}")
+    return flags
 
 
 def check_folds(configs: Sequence[Any]) -> None:

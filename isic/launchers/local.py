@@ -61,7 +61,7 @@ def launch(jobs: Jobs, options: Mapping[str, Any]) -> list[Outcome]:
 
 def _start(jobs: Jobs, number: int, worker: int, n_jobs: int, folder: Path) -> Started:
     mine = share(worker, min(n_jobs, len(jobs.overrides)))
-    words = [jobs.name, jobs.task, str(folder / f"{number}.json"), *jobs.overrides[number]]
+    words = [jobs.name, jobs.task, str(folder / f"{number}.json"), *jobs.words(number)]
     with (folder / f"{number}.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "isic.launchers", *words],

@@ -118,7 +118,8 @@ def launch(jobs: Jobs, options: Mapping[str, Any]) -> list[Outcome]:
     executor = _executor(options)
     from submitit.core.utils import FailedJobError
 
-    array = [ArrayJob(jobs.name, jobs.task, overrides) for overrides in jobs.overrides]
+    numbers = range(len(jobs.overrides))
+    array = [ArrayJob(jobs.name, jobs.task, jobs.words(number)) for number in numbers]
     with _variables(jobs.environment):  # sbatch hands this process's environment on
         try:
             submitted = executor.submit_array(array)

@@ -54,6 +54,21 @@ def test_a_multirun_beside_each_other(
     assert "Bring some" in Path(table[2].split()[-1]).read_text()
 
 
+def test_jobs_read_the_configs_that_the_command_reads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ISIC_RUNS_ROOT", str(tmp_path / "runs"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/own.yaml").write_text("defaults: [runs, _self_]\npaths: {cache: failing}\n")
+    flags = ["-m", "--config-dir", os.path.relpath(tmp_path / "mine"), "-cn", "own"]
+    monkeypatch.setattr(sys, "argv", ["runs.py", *flags, "hydra/launcher=local", "clean=x,y"])
+    with pytest.raises(SystemExit):
+        command("runs", "tests.launchers.task:job")
+    table = capsys.readouterr().out
+    assert table.count("expected images, found none. Bring some.") == 2, table
+
+
 @pytest.mark.parametrize(
     ("n_things", "n_workers"), [(4, 2), (5, 2), (1, 3), (8, 8), (0, 2), (3, 2)]
 )
