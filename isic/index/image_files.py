@@ -118,6 +118,27 @@ def walk(root: Path, within: Folders, *, suffixes: tuple[str, ...]) -> Iterator[
         yield from _walk(root, start, seen, suffixes)
 
 
+def holds_images(folder: Path) -> bool:
+    """Whether any image file lies below; stops at the first, so that 401,059 are not listed."""
+    pending, seen = [os.fspath(folder)], set[str]()
+    while pending:
+        place = os.path.realpath(pending.pop())
+        if place in seen:
+            continue
+        seen.add(place)
+        if not os.access(place, os.R_OK | os.X_OK):  # `walk` passes it over, too
+            continue
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith((".", "__MACOSX")):
+                    continue
+                if entry.name.lower().endswith(EXTENSIONS):
+                    return True
+                if entry.is_dir():
+                    pending.append(entry.path)
+    return False
+
+
 def _start(root: Path, folder: str) -> Path:
     """The folder of the root that `data.index.images` names; DataError where there is none."""
     start = root / folder

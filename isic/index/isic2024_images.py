@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from isic.errors import DataError, first_five
-from isic.index.image_files import EXTENSIONS, STORES, Folders, find_images, listed, walk
+from isic.index.image_files import STORES, Folders, find_images, holds_images, listed
 
 FOLDERS = ("train-image/image", "train-image", "test-image/image", "test-image")
 INPUTS = ("_training_input", "_test_input")
@@ -39,7 +39,8 @@ def image_references(
     refs = pd.Series(pa.nulls(len(rows), pa.string()).to_pandas().to_numpy(), index=rows.index)
     refs, notes = refs.astype(rows["image_id"].dtype), list[str]()
     folders = None if named is None else [n for n in named if not n.lower().endswith(STORES)]
-    loose = bool(stores) and next(walk(root, folders, suffixes=EXTENSIONS), None) is not None
+    places = [root] if folders is None else [p for n in folders if (p := root / n).is_dir()]
+    loose = bool(stores) and any(map(holds_images, places))
     for split in ("train", "test"):
         own = [s for s in stores if s.lower().rpartition("/")[2] == f"{split}-image.hdf5"]
         if named is not None and split == "test":

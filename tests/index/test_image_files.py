@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isic.errors import DataError
-from isic.index.image_files import EXTENSIONS, find_images, zips_of
+from isic.index.image_files import EXTENSIONS, find_images, holds_images, zips_of
 from tests.index.small_archives import touch
 
 IDS = pd.Series(["a", "b", "a_downsampled"], index=[7, 8, 9])
@@ -41,6 +41,15 @@ def test_resource_forks_and_hidden_folders_are_no_images(tmp_path: Path) -> None
     touch(tmp_path / ".cache", ["b.jpg"])
     touch(tmp_path / "x", ["._a.jpg", "._b.jpg"])
     assert images_in(tmp_path, IDS).isna().all()
+
+
+def test_any_image_below_is_one_and_loops_end(tmp_path: Path) -> None:
+    touch(tmp_path / ".cache", ["b.jpg"])
+    touch(tmp_path / "x" / "y", ["._a.jpg", "a.csv"])
+    (tmp_path / "x" / "again").symlink_to(tmp_path)
+    assert not holds_images(tmp_path)
+    touch(tmp_path / "x" / "y", ["a.WEBP"])
+    assert holds_images(tmp_path)
 
 
 def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
