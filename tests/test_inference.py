@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
+from isic.engine.apply import check_alike, weights_of
 from isic.engine.decide import check_choices, fit_of
-from isic.engine.inference import check_alike, weights_of
+from isic.engine.inference import lone_trainer
 from isic.errors import ConfigError, DataError
 from isic.predictions import read_predictions
 from isic.predictions.fitted import Fitted
 from isic.predictions.temperature import tempered
 from isic.predictions.thresholds import folded
+from isic.training.hardware import TrainerOptions
 from tests.commands import TINY, ForkServer
 
 ONE = [*TINY, "trainer.max_epochs=1", "data.batch_size=16"]
@@ -180,3 +183,12 @@ def test_the_unknown_class_of_isic2019(commands, archive2019, tmp_path) -> None:
         )
         assert (found[method]["UNK"] - found["none"]["UNK"]).abs().max() > 0.01
     assert json.loads((tmp_path / "energy" / "score.json").read_text())["submitted"]["metrics"]
+
+
+def test_a_prediction_inside_a_slurm_job_stands_alone(monkeypatch) -> None:
+    """`sbatch --ntasks=4` without srun: Lightning would take the job's tasks for its ranks."""
+    for key, value in {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "work", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(key, value)
+    trainer = lone_trainer(TrainerOptions(accelerator="cpu"))
+    assert trainer.world_size == 1
+    assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)

@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from isic.cli import _message, exit_code
+from isic.engine.apply import predict
 from isic.engine.build import check_components
 from isic.engine.fold import fit_fold
-from isic.engine.inference import predict
 from isic.errors import IsicError
 from isic.training.checkpoint import read
 from isic.training.module import LesionClassifier

@@ -49,7 +49,7 @@ def test_train_names_what_is_missing_and_what_is_there(commands, milk) -> None:
     words = ["fold=0", "data=milk10k", f"data.root={part}", *ONE, "name=no"]
     code, text = commands.run("train.py", *words, env={"ISIC_RUNS_ROOT": str(runs)})
     assert code == 3
-    assert "milk10k: no train table; looked for" in text
+    assert "error: milk10k: no train table; looked for" in text
     assert "MILK10k_Training_Metadata.csv" in text and "found MILK10k_Test_Metadata.csv" in text
     assert "download it:\n" in text
     env = {"ISIC_RUNS_ROOT": str(runs)}

@@ -1,10 +1,10 @@
 """The torch side, composed: config -> archive, split, pack, network, trainer -> predictions, score.
 
-`fit` trains one fold; `predict` applies checkpoints. Everything that is learnt or decided lies in
-the packages below; this one only connects them.
+`fit` trains one fold; `predict` applies checkpoints or a stack. Everything that is learnt or
+decided lies in the packages below; this one only connects them.
 """
 
+from isic.engine.apply import predict
 from isic.engine.fold import fit, fit_fold
-from isic.engine.inference import predict
 
 __all__ = ["fit", "fit_fold", "predict"]

@@ -171,8 +171,7 @@ def _fit(
     for logger in trainer.loggers:
         if isinstance(logger, MetricsTable):
             logger.forget_after(steps)
-    if options.channels_last in (True, "auto"):
-        classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    options.lay_out(classifier.network)
     if options.sync_batchnorm:
         classifier.network = synchronised(classifier.network)
     if options.compile:

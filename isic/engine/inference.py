@@ -1,4 +1,4 @@
-"""Apply checkpoints: what `predict.py` does."""
+"""One checkpoint and rows of an archive, or a folder of images -> a predictions table."""
 
 import logging
 import sys
@@ -11,94 +11,27 @@ import pandas as pd
 import pytorch_lightning as pl
 import yaml
 from hydra.utils import instantiate
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
 
 from isic.data import LesionDataModule
-from isic.engine.build import build_data, quiet
-from isic.engine.decide import check_choices, check_combine, fit_of
-from isic.engine.results import write_results
-from isic.errors import CheckpointError, ConfigError, DataError
+from isic.engine.build import build_data
+from isic.errors import CheckpointError, DataError
 from isic.index.metadata import MetadataEncoder
 from isic.index.schema import refuse_untrained, sample_rows
-from isic.predictions import ensemble
 from isic.predictions.table import ENERGY
 from isic.predictions.unknown import UNKNOWN
 from isic.prepare import Rows, has_images
 from isic.signatures import check_signatures
 from isic.split.making import fold_rows, open_split
 from isic.split.split_file import split_hash
-from isic.training.checkpoint import load, read
+from isic.training.checkpoint import load
 from isic.training.failures import memory_explained
 from isic.training.hardware import TrainerOptions
 from isic.training.module import LesionClassifier
 from isic.training.tta import loaded_size, views_of
 
 log = logging.getLogger(__name__)
-
-
-def predict(cfg: DictConfig) -> str:
-    """`predict.py`: predictions, submission and score in one folder; returns its path."""
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    check_choices(config)
-    _ = views_of(config["tta"], 1)  # refuses a name that is none
-    if config["stack"]:
-        from isic.engine.stacked import predict_stack
-
-        return predict_stack(config)
-    if config["ckpt"] == "???":
-        raise ConfigError(
-            "expected a checkpoint, fold or run, or a stack, got none: ckpt=runs/NAME, stack=runs/S"
-        )
-    quiet()
-    checkpoints = find_checkpoints(config["ckpt"], runs=Path(config["paths"]["runs"]))
-    records: list[dict[str, Any]] = [read(path)["isic"] for path in checkpoints]
-    check_alike(checkpoints, records, images=config["images"])
-    frames, data, fitted = [], None, None
-    for path, record in zip(checkpoints, records, strict=True):
-        check_combine(config["combine"], record)
-        fitted = fit_of(config, record, checkpoints)
-        log.info("predicting with %s", path)
-        data = data_of(record, config)
-        frames.append(predict_checkpoint(path, data, record, config))
-    assert data is not None
-    frame = frames[0]
-    if len(frames) > 1:
-        frame = ensemble(frames, method=config["combine"], weights=weights_of(checkpoints))
-    return write_results(frame, data, records[-1], config, checkpoints, fitted)
-
-
-def weights_of(checkpoints: Sequence[Path]) -> list[float]:
-    """Of each checkpoint, so that runs weigh alike however many of their folds are given."""
-    runs = [_run_of(path.resolve()) for path in checkpoints]
-    return [1 / runs.count(run) for run in runs]
-
-
-def _run_of(path: Path) -> Path:
-    """The folder of a checkpoint's run; a file elsewhere stands for itself."""
-    inside = path.parent.name == "checkpoints" and path.parents[1].name.startswith("fold")
-    return path.parents[2] if inside else path
-
-
-def check_alike(
-    checkpoints: Sequence[Path], records: Sequence[Mapping[str, Any]], *, images: str | None = None
-) -> None:
-    """Refuse checkpoints whose predictions cannot be averaged, before any is computed.
-
-    images: A folder that is predicted, whichever data set a checkpoint is of.
-
-    Raises:
-        ConfigError: Other classes, or another data set; names both files.
-    """
-    first = records[0]
-    for path, record in zip(checkpoints, records, strict=True):
-        other = record["info"]["name"] != first["info"]["name"] and not images
-        if other or list(record["classes"]) != list(first["classes"]):
-            listed = "; ".join(
-                f"{p} is of {r['info']['name']} with the classes {', '.join(r['classes'])}"
-                for p, r in ((checkpoints[0], first), (path, record))
-            )
-            raise ConfigError(f"ckpt: expected checkpoints of one data set, got {listed}")
 
 
 def find_checkpoints(
@@ -237,16 +170,23 @@ def predict_checkpoint(
     classifier = load(path, classes=data.index.info.classes, trust=config["trust"])
     classifier.tta = views_of(config["tta"], record["network"]["image_size"])
     options: TrainerOptions = instantiate(config["trainer"])
+    trainer = lone_trainer(options, progress=sys.stderr.isatty())
+    options.lay_out(classifier.network)
+    rows = data.rows_of(table)
+    return predict_rows(trainer, classifier, data, rows, np.arange(len(rows.table)), fold=-2)
+
+
+def lone_trainer(options: TrainerOptions, *, progress: bool = False) -> pl.Trainer:
+    """A trainer of this process alone, also inside a SLURM job or as one rank of several."""
     arguments = {**options.trainer_arguments(), "devices": 1, "strategy": "auto", "num_nodes": 1}
-    trainer = pl.Trainer(
+    return pl.Trainer(
         **arguments,
+        plugins=[LightningEnvironment()],
         logger=False,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=progress,
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    rows = data.rows_of(table)
-    return predict_rows(trainer, classifier, data, rows, np.arange(len(rows.table)), fold=-2)
 
 
 def predict_rows(
@@ -263,7 +203,8 @@ def predict_rows(
     probs = np.full((len(positions), len(classifier.classes)), np.nan)
     energy = np.full(len(positions), np.nan)
     if readable.any():
-        loader = data.evaluation_loader(rows, positions[readable])
+        device = trainer.strategy.root_device
+        loader = data.evaluation_loader(rows, positions[readable], device=device)
         asked = {
             "data.batch_size": data.batch_size,
             "trainer.precision": trainer.precision,

@@ -84,6 +84,8 @@ def predict_stack(config: Mapping[str, Any]) -> str:
         "config": {"name": about["name"], "metrics": about["metrics"]},
         "split_hash": about["split_hash"],
         "index_hash": about["index_hash"],
+        "config_file": parts.stack.folder / "config.yaml",
+        "ranks": about["ranks"],
     }
     return write_results(frame, archive, record, config, parts.all_checkpoints(), fitted)
 
@@ -225,7 +227,7 @@ def _fitted(stack: Stack, config: Mapping[str, Any]) -> Fitted | None:
     asked = [k for k in ("calibrate", "decide", "unknown") if config[k] != "none"]
     if not asked:
         return None
-    if stack.about["combine"] != "mean":
+    if stack.about["ranks"]:
         raise ConfigError(
             f"{asked[0]}={config[asked[0]]}: {stack.folder.name} gives ranks, no probabilities"
         )

@@ -24,16 +24,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 import yaml
 from hydra.utils import instantiate
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 
 from isic.data import LesionDataModule
 from isic.engine.build import build_data, quiet
-from isic.engine.inference import find_checkpoints, predict_rows
+from isic.engine.inference import find_checkpoints, lone_trainer, predict_rows
 from isic.errors import CheckpointError, ConfigError, DataError, first_five
 from isic.index.metadata import MetadataEncoder
 from isic.index.schema import archive_hash, index_hash
@@ -268,23 +266,17 @@ def _predicted(
     """Predictions of every row that the student may train on, by some folds of a teacher."""
     quiet()
     options: TrainerOptions = instantiate(config["trainer"])
-    arguments = {**options.trainer_arguments(), "devices": 1, "strategy": "auto", "num_nodes": 1}
     frames = []
     for path in checkpoints:
         log.info("teacher: predicting with %s", path)
         own = _seen_by(read(path)["isic"], config)
-        trainer = pl.Trainer(
-            **arguments,
-            plugins=[LightningEnvironment()],  # alone, also as one rank of several
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
         rows = own.rows_of(data.train_rows.table)
         classifier = load(path, classes=data.index.info.classes)
+        options.lay_out(classifier.network)
         every = np.arange(len(rows.table))
-        frames.append(predict_rows(trainer, classifier, own, rows, every, fold=TRAINS))
+        frames.append(
+            predict_rows(lone_trainer(options), classifier, own, rows, every, fold=TRAINS)
+        )
     return frames
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isic.index.schema import Index, index_hash, sample_rows
+from isic.index.schema import Index, index_hash, refuse_untrained, sample_rows
 from isic.split.given import Named, given_split
 from isic.split.grouped import assign_folds, fixed_folds
 from isic.split.groups import count_groups, group_of, labelled
@@ -62,8 +62,10 @@ def make_split(
 
     Raises:
         ConfigError: A share that is none.
-        DataError: Rows that give no sound folds, or a given file that does not fit them.
+        DataError: No train table, rows that give no sound folds, or a given file that does not
+            fit them.
     """
+    refuse_untrained(index)
     pairs = _train_pairs(index, cache_root) if options.overlap else []
     if options.file is not None:
         path = given_split(

@@ -140,6 +140,11 @@ class TrainerOptions:
         if self.on_gpu:
             torch.set_float32_matmul_precision("high")
 
+    def lay_out(self, network: nn.Module) -> None:
+        """Convolutions in the memory layout of the loader's batches, in place."""
+        if self.channels_last in (True, "auto"):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     @property
     def backend(self) -> str:
         """Process-group backend of DDP."""
