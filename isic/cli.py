@@ -127,7 +127,7 @@ def exit_code(error: BaseException) -> int:
 
 def leave_on_sigterm(name: str) -> str:
     """Exit with 143 on SIGTERM; returns what the same command goes on from."""
-    finished = "the last finished epoch" if name == "train" else "what is finished"
+    finished = "the last epoch on disk" if name == "train" else "what is finished"
     signal.signal(signal.SIGTERM, partial(_terminate, finished))
     return finished
 

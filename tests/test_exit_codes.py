@@ -74,7 +74,7 @@ def test_signals(
     command.wait_for("paused")
     command.signal(number)
     assert command.wait(60) == code
-    assert "the same command goes on from the last finished epoch" in command.text
+    assert "the same command goes on from the last epoch on disk" in command.text
     assert "Traceback" not in command.text
 
 
@@ -202,7 +202,7 @@ def interrupted(content, file):
 full = interrupted"""
     code, text = commands.run("train.py", *tiny, env=env, prelude=FULL % fault)
     assert code == 130, text
-    assert "goes on from the last finished epoch" in text
+    assert "goes on from the last epoch on disk" in text
     assert "free some space" not in text.lower()
 
 

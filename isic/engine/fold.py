@@ -120,7 +120,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
 def _train(
     config: dict[str, Any], data: LesionDataModule, folder: RunFolder, options: TrainerOptions
 ) -> None:
-    """Fit from the last finished epoch on, then predict, score and write everything of the fold."""
+    """Fit on from the last epoch on disk, then predict, score and write everything of the fold."""
     started = time.perf_counter()
     if is_launched():  # a process group gives up on a node that packs for half an hour
         data.setup("fit")

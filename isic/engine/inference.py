@@ -178,6 +178,7 @@ def predict_checkpoint(
 
 def lone_trainer(options: TrainerOptions, *, progress: bool = False) -> pl.Trainer:
     """A trainer of this process alone, also inside a SLURM job or as one rank of several."""
+    options.set_matmul_precision()
     arguments = {**options.trainer_arguments(), "devices": 1, "strategy": "auto", "num_nodes": 1}
     return pl.Trainer(
         **arguments,

@@ -2,7 +2,7 @@
 
 Before its time limit a job gets submitit's signal and puts itself back into the queue; SLURM does
 the same with one that is preempted or whose node dies. Either way the same command starts again
-and goes on after its last finished epoch. SIGTERM alone ends nothing: SLURM sends it first.
+and goes on after its last epoch on disk. SIGTERM alone ends nothing: SLURM sends it first.
 The trap: `sacct` is not everywhere, and submitit waits for ever for a job that left no result. Here
 a job is over when it wrote its outcome, or is no longer in `squeue`.
 """
