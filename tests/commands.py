@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from isic.workers import die_with_parent
+
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = (
     "isic.engine isic.stages.archive isic.stages.runs isic.search.start isic.cli timm "
@@ -211,6 +213,7 @@ def become(request: Mapping[str, Any]) -> None:
     import runpy
 
     os.setsid()
+    die_with_parent()  # a suite that is killed leaves no training behind
     # Where the suite itself runs in the background, SIGINT is ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     output = os.open(request["output"], os.O_WRONLY | os.O_APPEND)
