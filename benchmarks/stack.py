@@ -4,8 +4,8 @@
 200 trees on rows undersampled to 100 negatives a positive, each predicting its held-out fold. The
 baseline is what public notebooks do: slices of a `DataFrame` as `read_csv` makes it, LightGBM's
 default bins and threads. Both take turns in one process. Also: equality of one and two jobs, peak
-memory in a process of its own, and growth from 50,000 rows on (seconds a row at 401,059 over that at
-100,265; 1 is linear).
+memory in a process of its own, and growth from 50,000 rows on (seconds a row at 401,059 over that
+at 100,265; 1 is linear).
 """
 
 import os
