@@ -10,8 +10,8 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from isic.engine.apply import check_alike, weights_of
 from isic.engine.decide import check_choices, fit_of
-from isic.engine.inference import lone_trainer
-from isic.errors import ConfigError, DataError
+from isic.engine.inference import find_checkpoints, lone_trainer
+from isic.errors import CheckpointError, ConfigError, DataError
 from isic.predictions import read_predictions
 from isic.predictions.fitted import Fitted
 from isic.predictions.temperature import tempered
@@ -192,3 +192,9 @@ def test_a_prediction_inside_a_slurm_job_stands_alone(monkeypatch) -> None:
     trainer = lone_trainer(TrainerOptions(accelerator="cpu"))
     assert trainer.world_size == 1
     assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
+
+
+def test_a_checkpoint_that_is_nowhere_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    said = rf"got gone: neither {Path('gone').absolute()} nor {tmp_path / 'gone'} is there"
+    with pytest.raises(CheckpointError, match=said):
+        find_checkpoints("gone", runs=tmp_path)

@@ -52,8 +52,13 @@ def find_checkpoints(
             path = runs / item
         if path.is_dir():
             found += [_scored_checkpoint(fold, key) for fold in _folds(path, key)]
-        else:
+        elif path.is_file():
             found.append(path)
+        else:
+            raise CheckpointError(
+                f"{key}: expected a file, a fold or a run, got {item}: neither {path.absolute()} "
+                f"nor {(runs / item).absolute()} is there; python -m isic runs lists what is"
+            )
     if not found:
         raise CheckpointError(f"{key}: expected a file, a fold or a run, got {given!r}")
     return found
