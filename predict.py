@@ -3,4 +3,4 @@
 from isic.cli import command
 
 if __name__ == "__main__":
-    command("predict", "isic.engine:predict")
+    command("predict", "isic.engine.apply:predict")

@@ -3,4 +3,4 @@
 from isic.cli import command
 
 if __name__ == "__main__":
-    command("train", "isic.engine:fit")
+    command("train", "isic.engine.start:fit")

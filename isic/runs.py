@@ -115,6 +115,10 @@ class RunFolder:
         """Everything was written; the score comes last."""
         return self.score_file.exists()
 
+    def config(self) -> dict[str, Any]:
+        """The contents of `config.yaml`."""
+        return _read_yaml(self.config_file)
+
     def score(self) -> dict[str, Any]:
         """The contents of `score.json`."""
         score: dict[str, Any] = json.loads(self.score_file.read_text())
@@ -229,9 +233,16 @@ def _another(fold: Path, changed: list[str], *, mend: str) -> ConfigError:
 def _changed(file: Path, entry: Mapping[str, Any]) -> list[str]:
     """What differs from a stored config; nothing where there is none, or no more."""
     try:
-        return differing(yaml.safe_load(file.read_text()), entry)
+        return differing(_read_yaml(file), entry)
     except FileNotFoundError:  # another process has just cleared it
         return []
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    """By libyaml where it is there: a grid that is typed again reads those of all its runs."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    read: dict[str, Any] = yaml.load(file.read_text(), Loader=loader)
+    return read
 
 
 def _goes_on(file: Path, start: tuple[str, int]) -> bool:

@@ -23,8 +23,8 @@ from isic.workers import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = (
-    "isic.engine isic.stages.archive isic.stages.runs isic.search.start isic.cli timm "
-    "matplotlib.pyplot "
+    "isic.engine.apply isic.engine.fold isic.stages.archive isic.stages.runs isic.search.start "
+    "isic.cli timm matplotlib.pyplot "
     "pyarrow.parquet pyarrow.csv h5py "
     "sklearn.model_selection pytorch_lightning.loggers rich.progress"
 ).split()

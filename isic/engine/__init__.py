@@ -1,10 +1,6 @@
 """The torch side, composed: config -> archive, split, pack, network, trainer -> predictions, score.
 
-`fit` trains one fold; `predict` applies checkpoints or a stack. Everything that is learnt or
-decided lies in the packages below; this one only connects them.
+`start.fit` trains one fold, `apply.predict` applies checkpoints or a stack. Everything that is
+learnt or decided lies in the packages below; this one only connects them. Importing the package
+imports no torch: `finished` answers a command that has nothing to train.
 """
-
-from isic.engine.apply import predict
-from isic.engine.fold import fit, fit_fold
-
-__all__ = ["fit", "fit_fold", "predict"]

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import nn
 
 from isic.data import LesionDataModule
-from isic.engine.launch import environment
+from isic.engine.finished import build_metrics
+from isic.engine.launch import is_launched
 from isic.errors import ConfigError
 from isic.index.schema import index_hash
-from isic.metrics import Metric
 from isic.metrics.inputs import asks_for_group
 from isic.models.backbone import input_spec
 from isic.runs import RunFolder
@@ -173,7 +178,7 @@ def build_trainer(
         default_root_dir=folder.path,
         logger=loggers,
         callbacks=built,
-        plugins=[AtomicCheckpointIO(), environment()],
+        plugins=[AtomicCheckpointIO(), _environment()],
         enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in built),
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -182,17 +187,21 @@ def build_trainer(
     )
 
 
+def _environment() -> ClusterEnvironment:
+    """Who started the ranks, in Lightning's words; its own guess takes salloc for srun.
+
+    A requeue is the launcher's: two that requeue would put a job into the queue twice.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if is_launched() else LightningEnvironment()
+
+
 def build_loggers(config: Mapping[str, Any], folder: RunFolder) -> list[Any]:
     """`metrics.csv`, and W&B where it is on."""
     options: LoggerOptions = instantiate(config["logger"])
     fold = str(config["fold"])
     return options.build(folder.path, name=config["name"], fold=fold, config=config)
-
-
-def build_metrics(config: Mapping[str, Any]) -> dict[str, Metric]:
-    """Name -> function, the one that runs are compared by first."""
-    metrics: dict[str, Metric] = instantiate(config["metrics"]["functions"])
-    return metrics
 
 
 class _Once(logging.Filter):

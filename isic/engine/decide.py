@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from isic.engine.build import build_metrics
+from isic.engine.finished import build_metrics
 from isic.errors import ConfigError, DataError
 from isic.predictions.fitted import Fitted, calibrated, decided, unknown_scored
 from isic.predictions.table import classes_of, prob_columns, probabilities

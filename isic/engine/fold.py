@@ -11,31 +11,27 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 
-from isic.assemble import assemble_run, check_sample, score_predictions, submit
+from isic.assemble import check_sample, score_predictions
 from isic.data import LesionDataModule
 from isic.engine.build import (
     build_classifier,
     build_data,
     build_loggers,
-    build_metrics,
     build_trainer,
-    check_components,
 )
 from isic.engine.cautions import cautions, seen_by_weights
 from isic.engine.content import run_content
+from isic.engine.finished import build_metrics, last_lines, say_when
 from isic.engine.inference import predict_rows
 from isic.engine.launch import check_ranks, is_launched, is_relaunched, rank, relaunch
-from isic.engine.spoken import announce, log_mistakes, log_result, result_line, say_how_to_sync
+from isic.engine.spoken import announce, log_mistakes, log_result
 from isic.engine.teacher import teach
 from isic.errors import CheckpointError, ConfigError, IsicError
 from isic.index.schema import index_hash
-from isic.predictions import read_predictions, write_predictions, write_score
-from isic.runs import RunFolder, run_name
-from isic.signatures import check_signatures
+from isic.predictions import write_predictions, write_score
+from isic.runs import RunFolder
 from isic.training.callbacks import Stopwatch, stopped_early
 from isic.training.checkpoint import load_weights, read, remove_litter
 from isic.training.failures import memory_explained
@@ -45,24 +41,6 @@ from isic.training.module import LesionClassifier
 from isic.workers import slurm_start
 
 log = logging.getLogger(__name__)
-
-
-def fit(cfg: DictConfig) -> str:
-    """`train.py`: train, predict and score one fold; returns the score line.
-
-    The same config again resumes, or prints the score that is there.
-    """
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    check_signatures(config)
-    check_components(config)
-    data = build_data(config)
-    choices = HydraConfig.get().runtime.choices
-    model = choices["model"]
-    if any(o.startswith("model.backbone=") for o in HydraConfig.get().overrides.task):
-        model = config["model"]["backbone"].partition(".")[0]
-    content = "-".join(map(str, run_content(config, data).values()))
-    config["name"] = run_name(config, data=choices["data"], model=model, content=content)
-    return fit_fold(config, data)
 
 
 def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> str:
@@ -88,10 +66,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
         anew = config["overwrite"] and leads
         folder.claim(config, content, overwrite=anew, leads=leads, start=slurm_start())
         if folder.finished:
-            when = time.strftime(
-                "%Y-%m-%d %H:%M", time.localtime(folder.score_file.stat().st_mtime)
-            )
-            log.info("finished on %s; overwrite=true trains it again", when)
+            say_when(folder)
         else:
             teach(config, data)  # before a relaunch: its ranks find the soft labels in the cache
             data.cautions += seen_by_weights(config["model"].get("pretrained"), data)
@@ -103,18 +78,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
                 _train(config, data, folder, options)
     if not leads:
         return ""
-    line = f"{folder.path.relative_to(run.parent)}: {result_line(folder.score())}"
-    log.info(line)
-    if config["fold"] != "all":
-        assemble_run(run, data.index, build_metrics(config), n_folds=data.split.n_folds)
-    elif (folder.path / "test.parquet").exists():
-        submit(
-            folder.path / "submission.csv",
-            read_predictions(folder.path / "test.parquet"),
-            data.index,
-        )
-    say_how_to_sync(folder)
-    return line
+    return last_lines(config, folder, data)
 
 
 def _train(

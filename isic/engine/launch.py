@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from isic.errors import ConfigError, IsicError
 from isic.runs import write_text
@@ -43,16 +39,6 @@ def n_started() -> int:
 def is_launched() -> bool:
     """Whether torchrun or srun started this process, so that it is one of several already."""
     return "TORCHELASTIC_RUN_ID" in os.environ or n_started() > 1
-
-
-def environment() -> ClusterEnvironment:
-    """Who started the ranks, in Lightning's words; its own guess takes salloc for srun.
-
-    A requeue is the launcher's: two that requeue would put a job into the queue twice.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return TorchElasticEnvironment()
-    return SLURMEnvironment(auto_requeue=False) if is_launched() else LightningEnvironment()
 
 
 def check_ranks(n_devices: int, num_nodes: int) -> None:

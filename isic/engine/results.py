@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import pandas as pd
 
 from isic.assemble import score_predictions, submit, with_targets
-from isic.engine.build import build_metrics
 from isic.engine.decide import as_predicted, as_submitted
+from isic.engine.finished import build_metrics
 from isic.errors import ConfigError
 from isic.index.schema import Index, index_hash
 from isic.predictions import score, score_line, write_predictions, write_score

@@ -1,7 +1,6 @@
-"""What a run says: its first lines, its score line, its entry on a dashboard."""
+"""What a run says: its first lines, its entry on a dashboard."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from isic import dashboard
-from isic.dashboard.send import kept
 from isic.data import LesionDataModule
 from isic.images.decode import decode, fit
 from isic.images.packfile import OK
 from isic.models.summary import in_words
-from isic.predictions import probabilities, score_line
+from isic.predictions import probabilities
 from isic.prepare import Rows
 from isic.runs import RunFolder
 from isic.training.hardware import TrainerOptions
@@ -63,14 +61,6 @@ def announce(
     )
 
 
-def result_line(result: Mapping[str, Any]) -> str:
-    """The score of one fold in one line."""
-    if not result["metrics"]:
-        return "trained on every row; nothing was held out to score"
-    line = score_line(result)
-    return f"{line}, epoch chosen on this fold" if result["selected_on_validation"] else line
-
-
 def log_result(loggers: Sequence[Any], folder: RunFolder, result: Mapping[str, Any]) -> None:
     """Score, resources, curves and predictions to W&B, where it is on."""
     from pytorch_lightning.loggers import WandbLogger
@@ -110,9 +100,3 @@ def _thumbnail(rows: Rows, row: int, side: int = 128) -> NDArray[np.uint8]:
     pack = next(pack for pack in rows.packs if pack.status[row] == OK)
     image = decode(pack.encoded(row)) if pack.pixels is None else pack.pixels[row]
     return fit(image, side)
-
-
-def say_how_to_sync(folder: RunFolder) -> None:
-    """The command that sends what W&B kept on this disk and no process sends already."""
-    if kept(folder.path) and os.environ.get("WANDB_MODE") != "online":
-        log.info("W&B is offline; python -m isic sync sends its runs")

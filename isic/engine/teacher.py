@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from isic.data import LesionDataModule
 from isic.engine.build import build_data, quiet
+from isic.engine.content import Described
 from isic.engine.inference import find_checkpoints, lone_trainer, predict_rows
 from isic.errors import CheckpointError, ConfigError, DataError, first_five
 from isic.index.metadata import MetadataEncoder
@@ -127,7 +128,7 @@ def _hash(parts: Sequence[str]) -> str:
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=6).hexdigest()
 
 
-def check_teacher(teacher: Teacher, data: LesionDataModule) -> None:
+def check_teacher(teacher: Teacher, data: Described) -> None:
     """Raise ConfigError for other classes, or another split of rows that the student has."""
     theirs, ours = tuple(teacher.record["classes"]), data.index.info.classes
     if theirs != ours:

@@ -27,7 +27,8 @@ from isic.workers import die_with_parent
 
 PRELOADED = {
     "train": (
-        "isic.engine timm matplotlib.pyplot sklearn.model_selection pyarrow.parquet rich.progress"
+        "isic.engine.fold timm matplotlib.pyplot sklearn.model_selection pyarrow.parquet "
+        "rich.progress"
     ),
     "stack": "isic.stages.stack lightgbm sklearn.model_selection pyarrow.parquet",
 }
@@ -35,7 +36,7 @@ PRELOADED = {
 
 def train(config: dict[str, Any]) -> None:
     """A fold of a trial."""
-    from isic.engine import fit_fold
+    from isic.engine.fold import fit_fold
 
     fit_fold(config)
 

@@ -1,0 +1,145 @@
+"""What a command says of a run that is finished: known from its files, without torch.
+
+A grid that is typed again, a job that SLURM starts once more: most of their runs are finished, and
+importing torch and Lightning would take longer than everything else. What is compared is what a
+training compares: the config without neutral keys, then the content that it points at.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from yaml import YAMLError
+
+from isic.assemble import assemble_run, submit
+from isic.dashboard.send import kept
+from isic.engine.content import HASHES, Described, content_text, run_content
+from isic.engine.launch import is_launched
+from isic.index.schema import Index
+from isic.metrics import Metric
+from isic.predictions import read_predictions, score_line
+from isic.prepare import open_index
+from isic.runs import RunFolder, differing, run_name
+from isic.split.making import make_split
+from isic.split.options import Split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """Of a run's data, what its name and its last lines need."""
+
+    index: Index
+    split: Split
+    metadata: list[str]
+    auxiliary: list[str]
+
+
+def finished_line(config: Mapping[str, Any], *, data: str, model: str) -> str | None:
+    """The score line of the run that a config names; None where it is not, or may not be, finished.
+
+    data, model: As `run_name` takes them.
+
+    Raises:
+        ConfigError: The name is given, and holds a run of another archive or split.
+    """
+    if config["overwrite"] or is_launched() or not config["data"].get("index"):
+        return None
+    if not _same_is_there(config, f"{data}-{model}"):
+        return None
+    archive = _opened(config)
+    content = run_content(config, archive)
+    name = run_name(config, data=data, model=model, content=content_text(content))
+    folder = RunFolder(_runs(config) / name / f"fold{config['fold']}")
+    if not folder.finished:
+        return None
+    with folder.lock():
+        folder.claim({**config, "name": name}, content)
+        if not folder.finished:  # thrown away while this waited
+            return None
+        say_when(folder)
+    return last_lines(config, folder, archive)
+
+
+def _runs(config: Mapping[str, Any]) -> Path:
+    return Path(config["paths"]["runs"]).resolve()
+
+
+def _same_is_there(config: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a run of this config is finished, of whatever archive; asked before data is read."""
+    fold = config["fold"]
+    if isinstance(fold, bool) or not (isinstance(fold, int) or fold == "all"):
+        return False
+    name = escape(str(config["name"])) if config["name"] else f"{escape(prefix)}-*"
+    for score in _runs(config).glob(f"{name}/fold{fold}/score.json"):
+        try:
+            stored = RunFolder(score.parent).config()
+        except (OSError, YAMLError):  # of another run maybe; the training says so where it is not
+            continue
+        if not differing({k: v for k, v in stored.items() if k not in HASHES}, config):
+            return True
+    return False
+
+
+def _opened(config: Mapping[str, Any]) -> _Archive:
+    data, cache = config["data"], Path(config["paths"]["cache"]).resolve()
+    root, extra = Path(data["root"]), data["extra"]
+    index = open_index(instantiate(data["index"]), root, cache_root=cache, extra=extra)
+    split = make_split(
+        index,
+        instantiate(config["split"]),
+        runs_root=_runs(config),
+        cache_root=cache,
+        fraction=data["fraction"],
+    )
+    auxiliary = (config.get("auxiliary") or {}).get("columns")
+    return _Archive(index, split, list(data["metadata"] or ()), list(auxiliary or ()))
+
+
+def say_when(folder: RunFolder) -> None:
+    """That the run is finished, since when, and how to have it anew."""
+    then = time.localtime(folder.score_file.stat().st_mtime)
+    log.info(
+        "finished on %s; overwrite=true trains it again", time.strftime("%Y-%m-%d %H:%M", then)
+    )
+
+
+def last_lines(config: Mapping[str, Any], folder: RunFolder, data: Described) -> str:
+    """Say a finished fold's score, put its run together where all folds are; returns the line."""
+    run = folder.path.parent
+    line = f"{folder.path.relative_to(run.parent)}: {result_line(folder.score())}"
+    log.info(line)
+    if config["fold"] != "all":
+        assemble_run(run, data.index, build_metrics(config), n_folds=data.split.n_folds)
+    elif (folder.path / "test.parquet").exists():
+        predicted = read_predictions(folder.path / "test.parquet")
+        submit(folder.path / "submission.csv", predicted, data.index)
+    say_how_to_sync(folder)
+    return line
+
+
+def build_metrics(config: Mapping[str, Any]) -> dict[str, Metric]:
+    """Name -> function, the one that runs are compared by first."""
+    metrics: dict[str, Metric] = instantiate(config["metrics"]["functions"])
+    return metrics
+
+
+def result_line(result: Mapping[str, Any]) -> str:
+    """The score of one fold in one line."""
+    if not result["metrics"]:
+        return "trained on every row; nothing was held out to score"
+    line = score_line(result)
+    return f"{line}, epoch chosen on this fold" if result["selected_on_validation"] else line
+
+
+def say_how_to_sync(folder: RunFolder) -> None:
+    """The command that sends what W&B kept on this disk and no process sends already."""
+    if kept(folder.path) and os.environ.get("WANDB_MODE") != "online":
+        log.info("W&B is offline; python -m isic sync sends its runs")
