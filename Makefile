@@ -28,7 +28,7 @@ demo: $(STAMP)  ## generate an archive, train two folds, stack, write submission
 	$(PY) -m isic stack data=isic2024 data.root=$(DEMO_ROOT) split.n_folds=2 runs=[demo] name=demo-stack
 
 test: $(STAMP)  ## run the suite, without the tests marked slow (5 to 7 min)
-	$(PY) -m pytest -q -m "not slow and not slurm"
+	$(PY) -m pytest -q -m "not slow and not slurm" -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## run the tests marked slow: kills, DDP, full-size archives
 	$(PY) -m pytest -q -m slow

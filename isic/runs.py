@@ -115,10 +115,6 @@ class RunFolder:
         """Everything was written; the score comes last."""
         return self.score_file.exists()
 
-    def config(self) -> dict[str, Any]:
-        """The contents of `config.yaml`."""
-        return _read_yaml(self.config_file)
-
     def score(self) -> dict[str, Any]:
         """The contents of `score.json`."""
         score: dict[str, Any] = json.loads(self.score_file.read_text())
@@ -233,13 +229,13 @@ def _another(fold: Path, changed: list[str], *, mend: str) -> ConfigError:
 def _changed(file: Path, entry: Mapping[str, Any]) -> list[str]:
     """What differs from a stored config; nothing where there is none, or no more."""
     try:
-        return differing(_read_yaml(file), entry)
+        return differing(read_config(file), entry)
     except FileNotFoundError:  # another process has just cleared it
         return []
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
-    """By libyaml where it is there: a grid that is typed again reads those of all its runs."""
+def read_config(file: Path) -> dict[str, Any]:
+    """A `config.yaml`, by libyaml where it is there: a grid typed again reads those of all runs."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     read: dict[str, Any] = yaml.load(file.read_text(), Loader=loader)
     return read

@@ -43,14 +43,15 @@ def train(
     return Path(places["ISIC_RUNS_ROOT"]) / name, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "head", "columns"),
     [
         ("isic2019", "image", "MEL NV BCC AK BKL DF VASC SCC UNK"),
-        pytest.param("isic2020", "image_name", "target", marks=pytest.mark.slow),
+        ("isic2020", "image_name", "target"),
         ("isic2020_diagnosis", "image_name", "target"),
         ("milk10k", "lesion_id", "AKIEC BCC BEN_OTH BKL DF INF MAL_OTH MEL NV SCCKA VASC"),
-        pytest.param("isic2024", "isic_id", "target", marks=pytest.mark.slow),
+        ("isic2024", "isic_id", "target"),
     ],
 )
 def test_two_folds_give_a_score_and_a_submission(
@@ -77,6 +78,7 @@ def _validated(split: Path) -> list[str]:
     return table.loc[table["fold"] >= 0, "image_id"].tolist()
 
 
+@pytest.mark.slow
 def test_a_lesion_is_predicted_once_from_the_view_that_is_asked_for(
     milk32: Path, places: dict[str, str], commands: ForkServer
 ) -> None:
@@ -120,6 +122,7 @@ def test_what_is_held_out_is_read_by_predict_alone(
     assert "is gone or has changed" in text
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_held_out_rows_says_how_to_get_some(
     roots: Roots, places: dict[str, str], commands: ForkServer
 ) -> None:
@@ -131,6 +134,7 @@ def test_a_checkpoint_without_held_out_rows_says_how_to_get_some(
     assert "train with split.holdout=0.15 first" in text
 
 
+@pytest.mark.slow
 def test_other_archives_train_and_never_validate(
     roots: Roots, places: dict[str, str], commands: ForkServer
 ) -> None:
@@ -150,6 +154,7 @@ def test_other_archives_train_and_never_validate(
     assert f"{len(table) - int((table['fold'].isin([0, -1])).sum())} training rows" in text
 
 
+@pytest.mark.slow
 def test_any_folder_of_images_is_predicted(
     roots: Roots, places: dict[str, str], commands: ForkServer, tmp_path: Path
 ) -> None:

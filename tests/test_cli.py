@@ -197,6 +197,7 @@ def test_known_keys_hold_groups_and_their_keys() -> None:
     assert {"model", "data.root", "optim.optimizer.lr", "trainer.max_epochs", "seed"} <= set(keys)
 
 
+@pytest.mark.slow
 def test_verbs(run: Run) -> None:
     for argument in ("--help", "-h"):
         code, out, _ = run("isic", argument)

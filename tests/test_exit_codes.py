@@ -65,6 +65,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     return {"ISIC_RUNS_ROOT": str(tmp_path / "runs")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["training_step", "predict_step"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals(
@@ -78,6 +79,7 @@ def test_signals(
     assert "Traceback" not in command.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_whole_multirun(
     commands: ForkServer, tiny: list[str], env: dict[str, str], tmp_path: Path, number: int
@@ -114,6 +116,7 @@ def test_a_wrong_command_line_is_2(
     assert not list(Path(env["ISIC_RUNS_ROOT"]).glob("*/fold*")), "a run was begun"
 
 
+@pytest.mark.slow
 def test_another_config_under_a_name_is_2(
     commands: ForkServer, tiny: list[str], env: dict[str, str]
 ) -> None:
@@ -155,6 +158,7 @@ def test_a_refused_checkpoint_is_4(
     assert commands.run("predict.py", f"ckpt={tmp_path}/none.ckpt", env=env)[0] == 4
 
 
+@pytest.mark.slow
 def test_a_multirun_goes_on_and_tells_which_job_failed(
     commands: ForkServer, tiny: list[str], env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -218,6 +222,7 @@ def test_a_place_that_cannot_be_written_is_named(
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_two_commands_at_once_train_once(
     commands: ForkServer, tiny: list[str], env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_finished_folds_answer_without_torch(run: Path, tiny: list[str]) -> None
         assert "torch" in text
 
 
+@pytest.mark.slow
 def test_another_experiment_under_the_name_is_refused(
     run: Path, tiny: list[str], tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def test_loose_images_of_another_size_are_another_archive(
     assert archive_hash(isic2019.build_index(root)) != before
 
 
+@pytest.mark.slow
 def test_an_edited_split_file_is_another_experiment(
     commands: ForkServer, tiny: list[str], env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_an_edited_split_file_is_another_experiment(
     assert "split_hash:" in text
 
 
+@pytest.mark.slow
 def test_another_archive_under_a_name_is_refused(
     commands: ForkServer, tiny: list[str], env: dict[str, str], archive_copy: Path
 ) -> None:
@@ -74,6 +76,7 @@ def test_another_archive_under_a_name_is_refused(
     assert "archive:" in text
 
 
+@pytest.mark.slow
 def test_an_early_stopped_run_is_not_trained_further(
     commands: ForkServer, tiny: list[str], env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -92,6 +95,7 @@ def test_an_early_stopped_run_is_not_trained_further(
     assert json.loads((fold / "score.json").read_text())["metrics"] == score["metrics"]
 
 
+@pytest.mark.slow
 def test_predictions_of_different_kinds_lie_apart_and_leave_runs_alone(
     commands: ForkServer, two_folds: tuple[Path, str]
 ) -> None:

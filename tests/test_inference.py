@@ -49,6 +49,7 @@ def predictions(commands: ForkServer, runs: Path, *words: str) -> tuple[pd.DataF
     return frame.loc[submission.index, columns], submission
 
 
+@pytest.mark.slow
 def test_the_score_of_a_run_holds_nested_and_folded_numbers(milk) -> None:
     score = json.loads((milk[0] / "milk" / "score.json").read_text())
     names = list(score["metrics"])

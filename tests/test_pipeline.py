@@ -97,6 +97,7 @@ def test_finished_folds_are_put_together_once(
     assert again() > first, "a fold is younger than what was made of it"
 
 
+@pytest.mark.slow
 def test_rank_mean_and_eight_views(two_folds: Folds, commands: ForkServer, tmp_path: Path) -> None:
     run, _ = two_folds
     single = [

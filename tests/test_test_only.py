@@ -40,6 +40,7 @@ def same_results(commands: ForkServer, runs: Path, given: str, roots: list[Path]
     assert part.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_predicts_it_as_the_whole_archive(commands, milk, milk32) -> None:
     same_results(commands, milk[0], "ckpt=milk", [milk32, milk[1]])
 
@@ -59,6 +60,7 @@ def test_train_names_what_is_missing_and_what_is_there(commands, milk) -> None:
     assert code == 3 and "error: milk10k: no train table" in text
 
 
+@pytest.mark.slow
 def test_an_archive_is_no_folder_of_images_for_a_model_of_two(commands, milk, tmp_path) -> None:
     runs, part = milk
     env = {"ISIC_RUNS_ROOT": str(runs)}

@@ -222,6 +222,7 @@ def test_sigterm_is_not_success(commands: ForkServer, tmp_path: Path) -> None:
     assert naive.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_two_wandb_runs_of_one_process_are_two(
     commands: ForkServer, tmp_path: Path, two_folds: tuple[Path, str]
 ) -> None:

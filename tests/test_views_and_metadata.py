@@ -289,9 +289,8 @@ def places(folder: Path) -> dict[str, str]:
     return {"ISIC_RUNS_ROOT": str(folder / "runs"), "ISIC_CACHE_ROOT": str(folder / "cache")}
 
 
-@pytest.mark.parametrize(
-    "system", [pytest.param(s, marks=() if s == "both" else pytest.mark.slow) for s in SYSTEMS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_from_the_command_line_to_a_submission(
     commands: ForkServer, lacking: tuple[Path, set[str], str], tmp_path: Path, system: str
 ) -> None:
@@ -316,6 +315,7 @@ def test_from_the_command_line_to_a_submission(
     assert (output / "submission.csv").exists()
 
 
+@pytest.mark.slow
 def test_predictions_on_metadata_that_training_never_saw(
     commands: ForkServer, milk32: Path, tmp_path: Path
 ) -> None:
@@ -347,6 +347,7 @@ def test_predictions_on_metadata_that_training_never_saw(
     assert not np.allclose(turned, same, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_predicted_as_lesions_of_the_first_view(
     commands: ForkServer, milk32: Path, tmp_path: Path
 ) -> None:
@@ -367,6 +368,7 @@ def test_a_folder_of_images_is_predicted_as_lesions_of_the_first_view(
     assert pd.read_csv(tmp_path / "o/submission.csv")["image_id"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_other_metadata_under_the_same_name_is_another_run(
     commands: ForkServer, milk32: Path, tmp_path: Path
 ) -> None:

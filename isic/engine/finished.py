@@ -25,7 +25,7 @@ from isic.index.schema import Index
 from isic.metrics import Metric
 from isic.predictions import read_predictions, score_line
 from isic.prepare import open_index
-from isic.runs import RunFolder, differing, run_name
+from isic.runs import RunFolder, differing, read_config, run_name
 from isic.split.making import make_split
 from isic.split.options import Split
 
@@ -50,7 +50,9 @@ def finished_line(config: Mapping[str, Any], *, data: str, model: str) -> str | 
     Raises:
         ConfigError: The name is given, and holds a run of another archive or split.
     """
-    if config["overwrite"] or is_launched() or not config["data"].get("index"):
+    # a data module of somebody else may open its archive in another way
+    ours = config["data"].get("index") and str(config["data"]["_target_"]).startswith("isic.data.")
+    if config["overwrite"] or is_launched() or not ours:
         return None
     if not _same_is_there(config, f"{data}-{model}"):
         return None
@@ -80,7 +82,7 @@ def _same_is_there(config: Mapping[str, Any], prefix: str) -> bool:
     name = escape(str(config["name"])) if config["name"] else f"{escape(prefix)}-*"
     for score in _runs(config).glob(f"{name}/fold{fold}/score.json"):
         try:
-            stored = RunFolder(score.parent).config()
+            stored = read_config(RunFolder(score.parent).config_file)
         except (OSError, YAMLError):  # of another run maybe; the training says so where it is not
             continue
         if not differing({k: v for k, v in stored.items() if k not in HASHES}, config):
@@ -90,17 +92,17 @@ def _same_is_there(config: Mapping[str, Any], prefix: str) -> bool:
 
 def _opened(config: Mapping[str, Any]) -> _Archive:
     data, cache = config["data"], Path(config["paths"]["cache"]).resolve()
-    root, extra = Path(data["root"]), data["extra"]
+    root, extra = Path(data["root"]), data.get("extra")
     index = open_index(instantiate(data["index"]), root, cache_root=cache, extra=extra)
     split = make_split(
         index,
         instantiate(config["split"]),
         runs_root=_runs(config),
         cache_root=cache,
-        fraction=data["fraction"],
+        fraction=data.get("fraction", 1.0),
     )
     auxiliary = (config.get("auxiliary") or {}).get("columns")
-    return _Archive(index, split, list(data["metadata"] or ()), list(auxiliary or ()))
+    return _Archive(index, split, list(data.get("metadata") or ()), list(auxiliary or ()))
 
 
 def say_when(folder: RunFolder) -> None:

@@ -62,6 +62,7 @@ def claim_all(search: SearchOptions) -> None:
         worker.study.tell(trial, trial.suggest_float("x", 0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_claimers_that_race_take_every_slot_once(kind: str, tmp_path: Path) -> None:
     search = search_on(kind, tmp_path, n_trials=8)

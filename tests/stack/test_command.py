@@ -173,6 +173,7 @@ def test_models_of_every_row_predict_the_test_rows(base: Path) -> None:
     assert about["split_hash"] == config["split_hash"]
 
 
+@pytest.mark.slow
 def test_several_classes_and_several_stackers(milk32: Path, tmp_path: Path) -> None:
     index, split = opened(tmp_path, milk32, milk10k)
     write_fake_run(tmp_path / "runs", "a", index, split)
@@ -236,6 +237,7 @@ def test_a_stack_inherits_what_its_runs_must_be_read_with(
     assert "age" not in own and all(text in caplog.text for text in score["warnings"])
 
 
+@pytest.mark.slow
 def test_ranks_say_that_they_are_ranks(copy: Path, archive32: Path) -> None:
     ways = {"combine=mean": False, "combine=rank_mean": True, "stacker=rank_average": True}
     for way, ranks in ways.items():

@@ -69,6 +69,7 @@ def test_wandb_that_does_not_start_ends_no_training(tmp_path, no_key, monkeypatc
     finish(loggers, 0)
 
 
+@pytest.mark.slow
 def test_wandb_goes_offline_without_a_key_and_keeps_its_id(tmp_path, no_key, caplog):
     folder = tmp_path / "fold0"
     folder.mkdir()

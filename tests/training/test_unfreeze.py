@@ -302,6 +302,7 @@ def test_a_part_without_parameters_does_as_the_part_before_it():
 FILES = ("state_dict", "current_model_state", "averaging_state")
 
 
+@pytest.mark.slow
 def test_a_resume_within_a_stage_is_exact(data32, tmp_path):
     staged = Finetune(head_epochs=2, group_epochs=2, groups=2, layer_decay=0.7)
 
