@@ -76,11 +76,12 @@ def test_another_experiment_under_the_name_is_refused(
 def test_a_broken_file_of_another_run_is_not_this_commands_business(
     run: Path, tiny: list[str]
 ) -> None:
-    for name, text in (("isic2024-test_resnet-aaaaaa", "]"), ("isic2024-test_resnet-bbbbbb", None)):
+    for letter, content in (("a", b"]"), ("b", None), ("c", b""), ("d", b"\xff\xfe\x00")):
+        name = f"isic2024-test_resnet-{6 * letter}"
         sibling = Path(shutil.copytree(run, run.parent / name))
         (sibling / "fold0" / "config.yaml").unlink()
-        if text:
-            (sibling / "fold0" / "config.yaml").write_text(text)
+        if content is not None:
+            (sibling / "fold0" / "config.yaml").write_bytes(content)
     code, text = typed(run, ["fold=0", *tiny, "logger=csv"])  # nameless: siblings are looked at
     assert code == 1, text
     assert "import of torch" in text, text

@@ -83,7 +83,9 @@ def _same_is_there(config: Mapping[str, Any], prefix: str) -> bool:
     for score in _runs(config).glob(f"{name}/fold{fold}/score.json"):
         try:
             stored = read_config(RunFolder(score.parent).config_file)
-        except (OSError, YAMLError):  # of another run maybe; the training says so where it is not
+        except (OSError, ValueError, YAMLError):  # of another run; else the training says so
+            continue
+        if not isinstance(stored, dict):
             continue
         if not differing({k: v for k, v in stored.items() if k not in HASHES}, config):
             return True
