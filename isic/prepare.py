@@ -22,6 +22,8 @@ from isic.index.schema import Index, refuse_untrained
 
 log = logging.getLogger(__name__)
 
+_logged_notes: set[tuple[str, str]] = set()  # (root, note), of this process
+
 
 @dataclass(frozen=True)
 class PixelOptions:
@@ -105,7 +107,9 @@ def open_index(
 ) -> Index:
     """The index of an archive, from the cache where nothing has changed, and its extra rows.
 
-    Test rows alone are opened, with a warning: whoever needs more calls `refuse_untrained`.
+    Logs what the readers noted, also of an index from the cache, once a process: the folds of a
+    multirun share one. Test rows alone are opened, with a warning: whoever needs more calls
+    `refuse_untrained`.
 
     Raises:
         DataError: What the reader or an extra CSV is at fault for.
@@ -113,10 +117,20 @@ def open_index(
     index = cached_index(builder, Path(root), cache_root=cache_root)
     if extra:
         refuse_untrained(index)
-        return with_extra(index, extra)
-    if index.untrained:
+        index = with_extra(index, extra)
+    elif index.untrained:
         log.warning("%s", index.untrained)
+    _log_notes(index)
     return index
+
+
+def _log_notes(index: Index) -> None:
+    """Log the notes of an index that this process has not logged yet."""
+    root = str(index.root.resolve())
+    for note in index.notes:
+        if (root, note) not in _logged_notes:
+            _logged_notes.add((root, note))
+            log.info("%s: %s", index.info.name, note)
 
 
 def image_columns(index: Index, views: Sequence[str] | None) -> dict[str, str]:

@@ -1,16 +1,19 @@
 """Images before the first batch: what is packed, what is refused, what is said."""
 
+import logging
 import shutil
 
 import h5py
 import numpy as np
 import pytest
 
+from isic import prepare
 from isic.errors import ConfigError, DataError
 from isic.images.packfile import MISSING, OK, UNREADABLE
+from isic.index import folder
 from isic.index.isic2024 import INFO, build_index
 from isic.index.schema import refuse_train_only
-from isic.prepare import PixelOptions, load_rows
+from isic.prepare import PixelOptions, load_rows, open_index
 from isic.split import SplitOptions, fold_rows, make_split
 
 
@@ -185,3 +188,39 @@ def test_a_read_only_root_is_fine(archive_copy, tmp_path):
     finally:
         archive_copy.chmod(0o755)
     shutil.rmtree(archive_copy)
+
+
+@pytest.fixture
+def folder_of_two(tmp_path):
+    """Four images in two classes, which their reader has notes on."""
+    for name in ("benign/a.png", "benign/b.png", "malignant/c.png", "malignant/d.png"):
+        path = tmp_path / "archive" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path / "archive"
+
+
+def notes_logged(caplog):
+    return [r.getMessage() for r in caplog.records if r.getMessage().startswith("folder: ")]
+
+
+def test_a_command_logs_the_readers_notes_of_a_kept_index(
+    folder_of_two, tmp_path, caplog, monkeypatch
+):
+    caplog.set_level(logging.INFO)
+    logged = []
+    for _ in range(2):  # two processes: one that reads the folder, one that finds it read
+        monkeypatch.setattr(prepare, "_logged_notes", set())
+        index = open_index(folder.build_index, folder_of_two, cache_root=tmp_path / "cache")
+        logged.append(notes_logged(caplog))
+        caplog.clear()
+    assert logged[0] == logged[1] == [f"folder: {note}" for note in index.notes]
+    assert len(index.notes) == 2
+
+
+def test_the_folds_of_a_multirun_log_a_note_once(folder_of_two, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(prepare, "_logged_notes", set())
+    for _ in range(3):
+        open_index(folder.build_index, folder_of_two, cache_root=tmp_path / "cache")
+    assert len(notes_logged(caplog)) == 2

@@ -18,7 +18,6 @@ refused, unless they are marked as pseudo-labels. Patients of test rows are a no
 archives are split by image.
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,8 +44,6 @@ from isic.index.tested import (
     tested_patients,
 )
 
-log = logging.getLogger(__name__)
-
 TEXTS = ("patient_id", "lesion_id", "sex", "site", "attribution", "view", "parent_id")
 NEAR = 0.79  # of 1: `parent` is near `parent_id`, `stage` is not near `age`
 KNOWN = ("image", "label", "target", "image_id", "weight", "age", *TEXTS, *PSEUDO)
@@ -69,8 +66,6 @@ def with_extra(index: Index, files: str | Path | Sequence[str | Path]) -> Index:
     refuse_strangers(table, paths)
     refuse_tested(table, paths)
     notes += tested_patients(table)
-    for note in notes[len(index.notes) :]:
-        log.info("%s: %s", index.info.name, note)
     return replace(index, table=table, mounts=mounts, notes=notes)
 
 

@@ -102,8 +102,6 @@ def build_index(
     # SIIM's `torso` says neither front nor back: archives meet at the coarse level only.
     table["site"] = coarse_site(table["site"])
     raise_faults(faults_of(table, info), where="the merged index", next_step="See the parts.")
-    for note in own_notes:  # the readers have said theirs
-        log.info("merged: %s", note)
     return Index(table, info, Path(root), mounts, [*notes, *own_notes])
 
 

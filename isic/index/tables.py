@@ -2,7 +2,7 @@
 
 Source: a folder with an archive's CSVs. Unit: one pandas row an image, ids without `.jpg`.
 A reader collects in a `Reading` whatever is wrong (`faults`: all raised at once by `finish`) and
-whatever it left aside (`notes`: logged and kept in the index).
+whatever it left aside (`notes`: kept in the index, logged by whoever opens it).
 Trap: two files of one archive are joined by id, never by order, and a row that only one of them
 knows is said, since its lesion or its label would be missing silently.
 """
@@ -226,8 +226,6 @@ class Reading:
         self.notes += notes
         self.faults += [*odd_ages(table), *faults_of(table, self.info)]
         self.refuse()
-        for note in self.notes:
-            log.info("%s: %s", self.info.name, note)
         log.info("%s: %d rows read from %s", self.info.name, len(table), self.root)
         return Index(table, self.info, self.root, notes=self.notes, untrained=self.untrained)
 

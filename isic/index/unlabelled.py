@@ -5,7 +5,6 @@ the file's name. Classes are those of the checkpoint.
 Trap: what a model knows of one archive's camera says little about another one's images.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,6 @@ from isic.errors import DataError, first_five
 from isic.index.folder.files import image_names, safe_ids
 from isic.index.image_files import listed
 from isic.index.schema import DatasetInfo, Index, standard_columns
-
-log = logging.getLogger(__name__)
 
 LAYOUT = ("_test_metadata.csv", "_test_input", "_training_input")  # of a challenge's download
 
@@ -40,7 +37,6 @@ def build_index(root: Path, *, info: Mapping[str, Any], views: Sequence[str] = (
     if len(views) > 1:
         _refuse_archive(root, views)
         notes.append(_alone(names, views))
-        log.warning("%s", notes[-1])
     known = replace(
         trained,
         row_unit="lesion" if len(views) > 1 else "image",

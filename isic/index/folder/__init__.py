@@ -12,7 +12,6 @@ Trap: without a patient or a lesion every image is its own group, and scores on 
 patient in two folds are too good; the notes say so.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +41,6 @@ from isic.index.schema import (
     standard_columns,
 )
 from isic.index.sites import canonical_site
-
-log = logging.getLogger(__name__)
 
 INFO = DatasetInfo(
     name="folder",
@@ -108,8 +105,6 @@ def build_index(
         where=f"the folder {root.absolute()}",
         next_step="Correct the table, or name its columns with data.index.columns.ROLE=COLUMN.",
     )
-    for note in notes:
-        log.info("folder: %s", note)
     return replace(index, notes=notes)
 
 
