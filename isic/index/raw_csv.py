@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from isic.errors import DataError, first_five
+from isic.index.csv_rows import refuse_lost_rows
 
 # Of any column; "NA" stands in the hidden test file.
 NULLS = ["", "NA"]
@@ -99,9 +100,11 @@ def read_csv(
     try:
         table = _read(path, present, header)
     except pa.ArrowInvalid as error:
+        refuse_lost_rows(path)
         table = _read_as_text(path, present, header, error)
         table, unparsed = _parse_numbers(table, present, id_column)
         faults += [f"{path.name}: {fault}" for fault in unparsed]
+    refuse_lost_rows(path, table.num_rows + 1)
     if table.num_rows == 0:
         faults.append(f"{path.name}: has a header but no rows")
     if refuse_extra:
@@ -131,11 +134,14 @@ def _header(path: Path) -> list[str]:
         raise DataError(f"{path} is UTF-16 text, expected UTF-8; {SAVE_AS}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return [name.strip() for name in next(csv.reader(file), [])]
+            names = [name.strip() for name in next(csv.reader(file), [])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path} is not a UTF-8 CSV ({error}); is it still compressed? Unpack it, or {SAVE_AS}"
         ) from error
+    if any("\0" in name for name in names):
+        refuse_lost_rows(path)  # says so
+    return names
 
 
 def _delimiter_fault(header: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from isic.errors import DataError, first_five
+from isic.index.csv_rows import refuse_lost_rows
 from isic.predictions.table import classes_of, prob_columns, with_fallback
 from isic.runs import write_text
 
@@ -76,13 +77,13 @@ def validate_submission(
     path = Path(path)
     if not path.exists():
         raise DataError(f"no submission at {path}")
-    table = _officially_named(pd.read_csv(path, dtype=str, keep_default_na=False), info)
+    table = _officially_named(_cells(path), info)
     _check(table, info, None if sample is None else sample_ids(sample, info), str(path))
 
 
 def sample_ids(sample: Path | str | pd.DataFrame, info: SubmissionFormat) -> list[str]:
     """Ids of an official sample submission, in its order."""
-    table = sample if isinstance(sample, pd.DataFrame) else pd.read_csv(sample, dtype=str)
+    table = sample if isinstance(sample, pd.DataFrame) else _cells(Path(sample))
     table = _officially_named(table, info)
     if info.id_column not in table.columns:
         raise DataError(
@@ -103,6 +104,17 @@ def find_sample(root: Path | str) -> Path | None:
         named = first_five(sorted(p.name for p in found))
         raise DataError(f"{root} must hold one sample submission, got {named}; keep one of them")
     return found[0] if found else None
+
+
+def _cells(path: Path) -> pd.DataFrame:
+    """The cells of a submission as text. Raises DataError for one that cannot be read whole."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        refuse_lost_rows(path)
+        raise DataError(f"{path} is not a readable CSV: {error}") from error
+    refuse_lost_rows(path, len(table) + 1)
+    return table
 
 
 def _officially_named(table: pd.DataFrame, info: SubmissionFormat) -> pd.DataFrame:

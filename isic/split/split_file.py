@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from isic.errors import DataError, first_five
+from isic.index.folder.read import read_cells as csv_cells
 from isic.runs import write_text
 
 COLUMNS = ["image_id", "group", "fold"]
@@ -65,9 +66,9 @@ def read_cells(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"no split file {path.absolute()}; check split.file, or leave it unset")
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a split file: {error}") from error
+        return csv_cells(path).astype(object)
+    except DataError as error:
+        raise DataError(f"not a split file: {error}") from error
 
 
 def read_split(path: Path) -> pd.DataFrame:

@@ -17,19 +17,35 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from isic.errors import DataError, first_five
+from isic.index.csv_rows import refuse_lost_rows
 
 # Not `none` or `unknown`: a class may be called so. Ids, sex and site: `raw_csv.MISSING`.
 MISSING = ["", "NA", "N/A", "nan", "NaN", "<NA>", "null", "NULL"]
 
 
 def read_text(path: Path) -> pd.DataFrame:
-    """Read a CSV into string columns.
+    """Read a CSV into string columns, cells without blanks around them, missing ones null.
 
     Raises:
-        DataError: No such file, no text, rows of different lengths, a column named twice, no rows.
+        DataError: As `read_cells`, or no rows.
+    """
+    frame = read_cells(path)
+    if frame.empty:
+        raise DataError(f"{path} has a header but no rows")
+    text: pd.DataFrame = frame.apply(lambda c: c.str.strip().mask(lambda v: v.isin(MISSING)))
+    return text.astype("string")
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """Read a CSV's cells as they stand, each of them text, an empty one `""`.
+
+    Raises:
+        DataError: No such file, no text, rows of different lengths, a column named twice, or a
+            quote that swallows rows.
     """
     if not path.is_file():
         raise DataError(f"no such file {path.absolute()}")
+    comma = ","
     try:
         blank, names, comma = header_of(path)
         # pandas saves row numbers under no name
@@ -46,15 +62,14 @@ def read_text(path: Path) -> pd.DataFrame:
             ),
         )
     except (UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
+        refuse_lost_rows(path, delimiter=comma)
         raise DataError(f"{path} is not a readable UTF-8 CSV: {error}") from error
+    refuse_lost_rows(path, cells.num_rows, delimiter=comma)
     twice = sorted({c for c in header if header.count(c) > 1})
     if twice:
         raise DataError(f"{path} names a column twice: {first_five(twice)}")
-    if cells.num_rows < 2:
-        raise DataError(f"{path} has a header but no rows")
     frame: pd.DataFrame = cells.slice(1).to_pandas().set_axis(header, axis=1)
-    text: pd.DataFrame = frame.apply(lambda c: c.str.strip().mask(lambda v: v.isin(MISSING)))
-    return text.astype("string")
+    return frame
 
 
 def header_of(path: Path) -> tuple[int, list[str], str]:
