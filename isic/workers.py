@@ -8,13 +8,17 @@ The trap: without shares every process starts as many threads as the machine has
 import ctypes
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import IO, Any, TypeVar
+
+from isic.errors import ConfigError
 
 T = TypeVar("T")
+TIMEOUT = "ISIC_WORKER_TIMEOUT"  # environment variable, in seconds
 PR_SET_PDEATHSIG = 1  # prctl(2): signal to get when the parent dies
 RANKED = (
     re.compile(  # variables by which srun and torchrun tell a process that it is one of several
@@ -22,6 +26,31 @@ RANKED = (
         "|(LOCAL_|GROUP_|NODE_|ROLE_)?RANK|((LOCAL|GROUP|ROLE)_)?WORLD_SIZE|MASTER_(ADDR|PORT)"
     )
 )
+
+
+def worker_timeout() -> float:
+    """Seconds that a process waits for an answer of one that works for it, then gives up.
+
+    Generous, as a batch takes less than a second: what is slower hangs, on a dead mount say.
+
+    Raises:
+        ConfigError: ISIC_WORKER_TIMEOUT is no positive number.
+    """
+    text = os.environ.get(TIMEOUT, "900")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"{TIMEOUT}: expected seconds, more than 0, got {text!r}")
+    return seconds
+
+
+def answers(stream: IO[Any], seconds: float) -> bool:
+    """Whether something can be read from a pipe, or it has ended, within so many seconds."""
+    waiting = select.poll()
+    waiting.register(stream, select.POLLIN)
+    return bool(waiting.poll(1000 * seconds))
 
 
 @dataclass(frozen=True)

@@ -211,12 +211,14 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
         on_gpu, ranks = device is not None and device.type == "cuda", ranks_beside(self.trainer)
+        _, world = self._rank()
         return batch_loader(
             dataset,
             sampler,
             workers=worker_count(self.num_workers, ranks=ranks, on_gpu=on_gpu),
             seed=self.seed,
             pinned=on_gpu,
+            batch_size=max(self.batch_size // world, 1),
         )
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -116,6 +116,12 @@ class LesionDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def sample_bytes(self) -> int:
+        """Of the images of one sample in a batch, all views together, with room for alignment."""
+        size, views = self.transform.size, max(len(self.views), 1)
+        return views * (size * size * 3 * int(np.dtype(self.transform.dtype).itemsize) + 64)
+
     def __getitem__(self, batch: tuple[int, Sequence[int]]) -> Batch:
         """As `__getitems__`, for `DataLoader(sampler=..., batch_size=None)`."""
         return self.__getitems__(batch)

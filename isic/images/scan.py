@@ -21,17 +21,20 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from typing import IO, Any, TypeVar
 
 from isic.errors import IsicError
 from isic.images.progress import Progress
 from isic.images.sources import Ref, Sources, check_refs, read_refs
+from isic.workers import TIMEOUT, answers, worker_timeout
 
 T = TypeVar("T")
 Work = Callable[[bytes], T]
 
 PATIENCE = 0.5  # seconds of work in this process before others are started
+STOPPED = 10.0  # seconds that a killed worker gets to be gone
 CHUNK = 128  # references handed to a worker at once
 _SERVE = "import sys; sys.path[:] = {path!r}; from isic.images.scan import serve; serve()"
 
@@ -161,11 +164,17 @@ class _Worker:
     def ask(self, chunk: Sequence[Ref]) -> list[Any]:
         """The results of `chunk`. Raises what the worker raised."""
         assert self._process.stdout is not None
+        named = f"{next((r for r in chunk if r), None)} and {len(chunk) - 1} after it"
         try:
             self._send(list(chunk))
+            # nothing is left in the stream's buffer: it answers only what it is asked
+            if not answers(self._process.stdout, worker_timeout()):
+                raise IsicError(
+                    f"a process that reads images gave none for {worker_timeout():g} s at {named}: "
+                    f"their disk hangs, or is very slow ({TIMEOUT}=SECONDS waits longer)"
+                )
             results, error = pickle.load(self._process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError) as failure:
-            named = f"{next((r for r in chunk if r), None)} and {len(chunk) - 1} after it"
             raise IsicError(
                 f"a process that reads images ended (code {self._process.wait()}) at {named}; "
                 "if it ran out of memory, allow fewer cores: taskset -c 0"
@@ -177,7 +186,8 @@ class _Worker:
     def stop(self) -> None:
         """End it at once; it holds nothing that needs closing."""
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # in a read that the kernel does not give up
+            self._process.wait(STOPPED)
         for stream in (self._process.stdin, self._process.stdout):
             # A flush of what the dead process did not take fails: nobody waits for it.
             try:

@@ -20,6 +20,8 @@ from isic.workers import share
 
 log = logging.getLogger(__name__)
 
+MERCY = 60.0  # seconds between SIGTERM and SIGKILL: ranks and W&B are ended first
+
 
 @dataclass
 class Started:
@@ -89,4 +91,7 @@ def _end(left: Iterable[Started]) -> None:
     for job in left:
         job.process.terminate()
     for job in left:
-        job.process.wait()
+        try:
+            job.process.wait(MERCY)
+        except subprocess.TimeoutExpired:  # it waits for a disk, say
+            job.process.kill()

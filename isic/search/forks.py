@@ -15,7 +15,7 @@ import yaml
 
 from isic.errors import IsicError
 from isic.runs import write_text
-from isic.workers import alone, die_with_parent
+from isic.workers import TIMEOUT, alone, answers, die_with_parent, worker_timeout
 
 GLANCE = 0.1  # seconds between two looks at a job
 MERCY = 20  # seconds between SIGTERM and SIGKILL
@@ -75,13 +75,21 @@ class Forks:
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
-        self._process.wait()
+        try:
+            self._process.wait(MERCY)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
+            if not answers(self._process.stdout, worker_timeout()):
+                raise IsicError(
+                    f"the process that starts trials gave no answer for {worker_timeout():g} s "
+                    f"({TIMEOUT}=SECONDS waits longer); the same command goes on"
+                )
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""

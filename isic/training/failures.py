@@ -18,6 +18,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 
+from isic.data.loader import end_processes, worker_failure
 from isic.errors import IsicError, first_five
 
 LOOK_EVERY = 50  # batches
@@ -138,6 +139,9 @@ def _kept(trainer: pl.Trainer) -> str:
 def memory_explained(asked: Mapping[str, Any]) -> Iterator[None]:
     """Turn an exhausted memory, of a GPU or of this machine, into a message.
 
+    A loader process that is killed, most often over memory, shows as an error of torch's signal
+    handler, at whatever line this process is.
+
     asked: Key of the config -> present value, of all that memory depends on.
 
     Raises:
@@ -146,6 +150,9 @@ def memory_explained(asked: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        if reason := worker_failure(error):
+            end_processes()
+            raise IsicError(reason) from None
         if not is_out_of_memory(error):
             raise
         values = ", ".join(f"{key}={value}" for key, value in asked.items())

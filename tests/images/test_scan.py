@@ -52,6 +52,13 @@ def choosy(data: bytes) -> int:
     return 0
 
 
+def stuck(data: bytes) -> int:
+    """As a read of a dead mount: SIGTERM and its like do not end it."""
+    if data == b"image 250":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return 0
+
+
 def fatal(data: bytes) -> int:
     os._exit(7)
 
@@ -119,6 +126,16 @@ def test_what_the_function_prints_is_no_answer(sources: Sources) -> None:
 def test_a_worker_that_dies_is_named_with_where_it_was(sources: Sources) -> None:
     with pytest.raises(IsicError, match=r"code 7.*a\.hdf5#i"):
         list(scan(sources, refs_of(), fatal, workers=2))
+
+
+def test_a_worker_that_hangs_ends_the_wait(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ISIC_WORKER_TIMEOUT", "1")
+    start = time.monotonic()
+    with pytest.raises(IsicError, match=r"gave none for 1 s at a\.hdf5#i.*ISIC_WORKER_TIMEOUT"):
+        list(scan(sources, refs_of(), stuck, workers=2))
+    assert time.monotonic() - start < 20
 
 
 def test_references_are_checked_and_functions_importable(sources: Sources) -> None:
