@@ -119,6 +119,7 @@ def _write(path: Path, index: Index) -> None:
         "mounts": {name: [str(p), tree_stamp(p)] for name, p in index.mounts.items()},
         "notes": index.notes,
         "untrained": index.untrained,
+        "ids": index.ids,
     }
     table = pa.Table.from_pandas(index.table, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), METADATA: json.dumps(about).encode()}
@@ -143,4 +144,4 @@ def _read(path: Path, root: Path) -> Index | None:
         return None
     frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     info = DatasetInfo.from_dict(about["info"])
-    return Index(frame, info, root, mounts, about["notes"], about["untrained"])
+    return Index(frame, info, root, mounts, about["notes"], about["untrained"], about["ids"])

@@ -31,6 +31,7 @@ from isic.errors import DataError, first_five
 from isic.images.sources import check_refs
 from isic.index.folder.files import safe_ids
 from isic.index.folder.read import read_text, to_number
+from isic.index.id_spellings import IdSpellings
 from isic.index.raw_csv import without_gaps
 from isic.index.schema import Index, faults_of, one_hot, raise_faults
 from isic.index.tables import bare_ids
@@ -57,19 +58,25 @@ def with_extra(index: Index, files: str | Path | Sequence[str | Path]) -> Index:
     """
     paths = [Path(f) for f in ([files] if isinstance(files, str | Path) else files)]
     table, mounts, notes = index.table, dict(index.mounts), list(index.notes)
+    spellings = IdSpellings(index.ids)
+    spellings.take_all(table)  # the archive's spellings come first
     for path in paths:
         mount = f"extra{sum(m.startswith('extra') for m in mounts)}"
-        rows, found, folder = _rows(path, Index(table, index.info, index.root), mount)
+        rows, found, folder = _rows(path, Index(table, index.info, index.root), mount, spellings)
         mounts[mount] = folder
         table = _joined(table, rows)
         notes += [f"{len(rows)} extra rows from {path}", *found]
+    raise_faults(spellings.faults(), where=first_five(paths), next_step="Correct the file.")
+    notes += spellings.notes()
     refuse_strangers(table, paths)
     refuse_tested(table, paths)
     notes += tested_patients(table)
     return replace(index, table=table, mounts=mounts, notes=notes)
 
 
-def _rows(path: Path, index: Index, mount: str) -> tuple[pd.DataFrame, list[str], Path]:
+def _rows(
+    path: Path, index: Index, mount: str, spellings: IdSpellings
+) -> tuple[pd.DataFrame, list[str], Path]:
     """The rows of one file in the index's columns, notes, and the folder of its images."""
     raw = _known_columns(read_text(path), path)
     if "image" not in raw or not {"label", "target"} & set(raw):
@@ -84,6 +91,8 @@ def _rows(path: Path, index: Index, mount: str) -> tuple[pd.DataFrame, list[str]
         raw[column] = without_gaps(raw[column], group=column in ("patient_id", "lesion_id"))
     raw["parent_id"] = bare_ids(raw["parent_id"])
     faults = _fill(raw, index)
+    raw = spellings.take_all(raw)
+    raw["parent_id"] = spellings.take("image_id", raw["parent_id"])
     named = raw["image_id"].fillna(raw["image"])
     rows = raw[list(TEXTS)].assign(
         image_id=raw["image_id"],

@@ -105,15 +105,16 @@ RENAMED = {
 OFFICIAL = ("ISIC_2019_Training_Input", "ISIC_2019_Test_Input")
 
 
-def build_index(root: Path, *, images: Folders = None) -> Index:
+def build_index(root: Path, *, images: Folders = None, ids: str | None = None) -> Index:
     """Read the tables below `root`; never opens an image and needs none.
 
     images: The only folder (or a list) to look in for images, relative to the root; None: all.
+    ids: See `isic.index.id_spellings`.
 
     Raises:
         DataError: No folder or table (with the download command), or the list of all faults.
     """
-    reading = Reading(INFO, root)
+    reading = Reading(INFO, root, ids)
     rows = reading.in_splits(_train, _test, renamed=RENAMED, columns=TRAIN)
     rows["attribution"] = rows["lesion_id"].str.extract(r"^([^_]+)_")[0].map(ATTRIBUTION)
     refs = reading.images_of(rows["image_id"], official=OFFICIAL, within=images)

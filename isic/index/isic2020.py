@@ -141,11 +141,14 @@ OFFICIAL = (
 )
 
 
-def build_index(root: Path, *, target: str = "malignant", images: Folders = None) -> Index:
+def build_index(
+    root: Path, *, target: str = "malignant", images: Folders = None, ids: str | None = None
+) -> Index:
     """Read the tables below `root`; never decodes an image and needs none.
 
     target: `malignant` (two classes) or `diagnosis` (nine).
     images: The only folder (or a list) to look in for images, relative to the root; None: all.
+    ids: See `isic.index.id_spellings`.
 
     Raises:
         ConfigError: `target` is neither.
@@ -153,12 +156,13 @@ def build_index(root: Path, *, target: str = "malignant", images: Folders = None
     """
     if target not in INFOS:
         raise ConfigError(f"data.index.target: expected {' or '.join(INFOS)}, got {target!r}")
-    reading = Reading(INFOS[target], root)
+    reading = Reading(INFOS[target], root, ids)
     train, test = partial(_train, target=target), partial(_test, target=target)
     rows = reading.in_splits(train, test, renamed=RENAMED, columns=TRAIN)
     refs = reading.images_of(rows["image_id"], official=OFFICIAL, within=images)
     rows, notes = filled_from_tags(reading.root, rows, refs)
     reading.notes += notes
+    rows["patient_id"] = reading.spellings.take("patient_id", rows["patient_id"])  # of the tags
     return reading.finish(rows, refs)
 
 

@@ -9,7 +9,7 @@ of pairs would take away images that nothing replaces, and is refused.
 import pandas as pd
 
 from isic.errors import first_five
-from isic.index.tables import Reading, bare_ids
+from isic.index.tables import Reading
 
 NAME = "ISIC_2020_Training_Duplicates.csv"
 
@@ -22,7 +22,7 @@ def duplicates(reading: Reading, rows: pd.DataFrame) -> pd.Series:
         reading.notes.append(f"no {NAME}: 425 images are in the archive twice, and both are used")
         return none
     kinds = {"image_name_1": "text", "image_name_2": "text"}
-    pairs = reading.csv(path, kinds, id_column="image_name_2").apply(bare_ids)
+    pairs = reading.csv(path, kinds, id_column="image_name_2")
     here = pairs.isin(set(rows["image_name"])).all(axis=1)
     if not here.all():
         reading.notes.append(

@@ -67,16 +67,17 @@ INFO = DatasetInfo(
 )
 
 
-def build_index(root: Path, *, images: Folders = None) -> Index:
+def build_index(root: Path, *, images: Folders = None, ids: str | None = None) -> Index:
     """Read the tables below `root`; never opens an image and needs none.
 
     images: The only HDF5 file or folder to look for images in, or several, relative to the root;
         None looks everywhere.
+    ids: See `isic.index.id_spellings`.
 
     Raises:
         DataError: No folder or table (with the download command), or the list of all faults.
     """
-    reading = Reading(INFO, root)
+    reading = Reading(INFO, root, ids)
     rows = reading.in_splits(_train, _test, renamed=RENAMED, columns=TRAIN)
     if "iddx_full" in rows:
         rows["diagnosis"] = rows["iddx_full"]

@@ -25,6 +25,7 @@ from isic.errors import ConfigError, first_five
 from isic.index.diagnosis import possible_classes
 from isic.index.diagnosis_table import SHARED
 from isic.index.folder.read import plain_text
+from isic.index.id_spellings import IdSpellings
 from isic.index.merged_rows import BINARY, Part, part_rows, without_twins
 from isic.index.schema import (
     DatasetInfo,
@@ -66,6 +67,7 @@ def build_index(
     target: str = "diagnosis",
     without: Sequence[str] = (),
     roots: Mapping[str, str | None] | None = None,
+    ids: str | None = None,
 ) -> Index:
     """Read the parts and put them under one another.
 
@@ -75,6 +77,7 @@ def build_index(
     without: Shared classes that only the first part keeps; [UNK] leaves out the 27,124 lesions of
         SIIM-ISIC 2020 that nobody named.
     roots: Part -> another folder of it.
+    ids: See `isic.index.id_spellings`; of each part, and among them.
 
     Raises:
         ConfigError: A part that has no reader, or an unknown target or class.
@@ -82,7 +85,8 @@ def build_index(
     """
     places = {k: v for k, v in (roots or {}).items() if v is not None}
     names = _checked(parts, target, places)
-    read = [_read(name, Path(places.get(name, Path(root) / name))) for name in names]
+    spellings = IdSpellings(ids)
+    read = [_read(name, Path(places.get(name, Path(root) / name)), ids) for name in names]
     classes = BINARY if target == "malignant" else _classes(read)
     if strange := sorted(set(without) - set(classes)):
         raise ConfigError(
@@ -92,17 +96,18 @@ def build_index(
     for i, part in enumerate(read):
         rows, found = part_rows(part, classes, external=i > 0, without=without)
         mounts.update(_mounts(part))
-        frames.append(rows)
+        frames.append(spellings.take_all(rows))
         notes += [f"{part.name}: {note}" for note in part.index.notes]
         own_notes += [f"{part.name}: {note}" for note in found]
+    raise_faults(spellings.faults(), where="the merged index", next_step="Correct the tables.")
     table, found = without_twins(frames)
-    own_notes += found
+    own_notes += [*spellings.notes(), *found]
     info = _info(read, classes, table)
     table = _in_order(table, info)
     # SIIM's `torso` says neither front nor back: archives meet at the coarse level only.
     table["site"] = coarse_site(table["site"])
     raise_faults(faults_of(table, info), where="the merged index", next_step="See the parts.")
-    return Index(table, info, Path(root), mounts, [*notes, *own_notes])
+    return Index(table, info, Path(root), mounts, [*notes, *own_notes], ids=ids)
 
 
 def _checked(parts: Sequence[str], target: str, places: Mapping[str, str]) -> list[str]:
@@ -130,11 +135,11 @@ def _readers() -> list[str]:
     return [n for n in names if hasattr(importlib.import_module(f"isic.index.{n}"), "build_index")]
 
 
-def _read(name: str, root: Path) -> Part:
+def _read(name: str, root: Path, ids: str | None) -> Part:
     """Read one part with its reader's own options."""
     builder = importlib.import_module(f"isic.index.{name}").build_index
     log.info("merged: reading %s from %s", name, root)
-    index = builder(root)
+    index = builder(root, ids=ids)
     refuse_untrained(index)
     return Part(name, index)
 

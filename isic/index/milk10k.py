@@ -93,15 +93,16 @@ TRAIN |= SUPPLEMENT
 OFFICIAL = ("MILK10k_Training_Input", "MILK10k_Test_Input")
 
 
-def build_index(root: Path, *, images: Folders = None) -> Index:
+def build_index(root: Path, *, images: Folders = None, ids: str | None = None) -> Index:
     """Read the tables below `root`; never opens an image and needs none.
 
     images: The only folder (or a list) to look in for images, relative to the root; None: all.
+    ids: See `isic.index.id_spellings`.
 
     Raises:
         DataError: No folder or table (with the download command), or the list of all faults.
     """
-    reading = Reading(INFO, root)
+    reading = Reading(INFO, root, ids)
     rows = reading.in_splits(_train, _test, renamed=RENAMED, columns=TRAIN)
     rows["view"] = rows["image_type"].map(VIEWS)
     refs = reading.images_of(rows["image_id"], official=OFFICIAL, within=images)

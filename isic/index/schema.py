@@ -89,6 +89,7 @@ class Index:
     notes: What a reader met that is no fault: rows left out, files not found.
     untrained: Where test rows are all there is: which train table is missing, which test table is
         there, and what to do; see `refuse_untrained`.
+    ids: How spellings of one id were taken: `exact`, `normalised`, or None: there are none.
     """
 
     table: pd.DataFrame
@@ -97,6 +98,7 @@ class Index:
     mounts: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     untrained: str = ""
+    ids: str | None = None
 
     @property
     def sources(self) -> Sources:

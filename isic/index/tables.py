@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from isic.errors import DataError, first_five
+from isic.index.id_spellings import IdSpellings
 from isic.index.image_files import EXTENSIONS, Folders, find_images
 from isic.index.raw_csv import NO_ALIASES, read_csv, without_gaps
 from isic.index.record_files import find_records
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 EXTENSION = rf"(?i)\.({'|'.join(e[1:] for e in EXTENSIONS)})$"
 # Here, in `sex` and in any site, words such as `nan` and `unknown` mean a gap.
 GROUPS = ("patient_id", "lesion_id")
+IMAGES = ("image", "image_name", "image_name_1", "image_name_2", "isic_id")
 FEW = 15  # values that a message can list
 NO_ROWS = pd.DataFrame()
 
@@ -44,6 +46,7 @@ NO_ROWS = pd.DataFrame()
 class Reading:
     """One archive being read: where, what it is, and what was met on the way.
 
+    ids: How spellings of one id are taken, `exact` or `normalised`; None refuses them.
     read: Names of the tables that were read, in order. untrained: See `Index`.
 
     Raises DataError at once where there is no folder.
@@ -51,15 +54,18 @@ class Reading:
 
     info: DatasetInfo
     root: Path
+    ids: str | None = None
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
     untrained: str = ""
     tables: dict[str, Path] = field(init=False, repr=False)
+    spellings: IdSpellings = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a root that is no folder."""
         self.root = Path(self.root)
+        self.spellings = IdSpellings(self.ids)
         if not self.root.is_dir():
             where = f"{self.info.name}: no such folder {self.root.absolute()}"
             raise DataError(f"{where}\n{how_to_get(self.info, self.root)}")
@@ -108,7 +114,12 @@ class Reading:
         texts = [c for c in columns if c in frame and columns[c] == "text"]
         for name in (c for c in texts if c in (*GROUPS, "sex") or "site" in c):
             frame[name] = without_gaps(frame[name], group=name in GROUPS)
-        frame[id_column] = without_gaps(bare_ids(frame[id_column]))
+        for name in (c for c in (id_column, *IMAGES) if c in frame):
+            frame[name] = without_gaps(bare_ids(frame[name]))
+        # Of every table: what one of them spells otherwise would not be joined.
+        for name in (c for c in (*GROUPS, *IMAGES) if c in texts):
+            kind = name if name in GROUPS else "image_id"
+            frame[name] = self.spellings.take(kind, frame[name])
         twice = frame[id_column].notna() & frame[id_column].duplicated()
         if not twice.any():
             return frame
@@ -192,7 +203,7 @@ class Reading:
     def refuse(self) -> None:
         """Raise DataError with all faults so far; do nothing where there is none."""
         raise_faults(
-            list(dict.fromkeys(self.faults)),
+            list(dict.fromkeys([*self.spellings.faults(), *self.faults])),
             where=f"{self.info.name} in {self.root.absolute()}",
             next_step=how_to_get(self.info, self.root),
         )
@@ -226,8 +237,16 @@ class Reading:
         self.notes += notes
         self.faults += [*odd_ages(table), *faults_of(table, self.info)]
         self.refuse()
+        self.notes += self.spellings.notes()
         log.info("%s: %d rows read from %s", self.info.name, len(table), self.root)
-        return Index(table, self.info, self.root, notes=self.notes, untrained=self.untrained)
+        return Index(
+            table,
+            self.info,
+            self.root,
+            notes=self.notes,
+            untrained=self.untrained,
+            ids=self.spellings.choice,
+        )
 
 
 def bare_ids(ids: pd.Series) -> pd.Series:

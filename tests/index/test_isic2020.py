@@ -125,7 +125,10 @@ def test_a_duplicate_names_what_it_repeats(root: Path) -> None:
 
 
 def test_pairs_of_images_that_are_not_there_are_a_note(root: Path) -> None:
-    pairs = {"image_name_1": ["ISIC_0000001", "ISIC_7"], "image_name_2": ["ISIC_8", "ISIC_0000002"]}
+    pairs = {
+        "image_name_1": ["ISIC_0000001", "ISIC_77"],
+        "image_name_2": ["ISIC_88", "ISIC_0000002"],
+    }
     pd.DataFrame(pairs).to_csv(root / DUPLICATES, index=False)
     index = build_index(root)
     assert index.table["duplicate_of"].isna().all()

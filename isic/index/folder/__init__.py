@@ -17,16 +17,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from isic.errors import ConfigError, DataError, first_five
 from isic.index.folder.classes import class_rows
-from isic.index.folder.files import image_names, safe_ids
+from isic.index.folder.files import image_names, safe_ids, without_extension
 from isic.index.folder.labels import TARGETS, Labels, class_names, labels_of, one_spelling
 from isic.index.folder.match import Finder
 from isic.index.folder.names import SPLITS
 from isic.index.folder.read import plain_text, to_number
 from isic.index.folder.table import LEAKS, ROLES, Columns, table_rows
 from isic.index.folder.tables import read_table
+from isic.index.id_spellings import IdSpellings, keys_of
 from isic.index.image_files import Folders, zips_of
 from isic.index.schema import (
     LEADING,
@@ -69,6 +71,7 @@ def build_index(
     positive: str | None = None,
     target: str = "label",
     images: Folders = None,
+    ids: str | None = None,
 ) -> Index:
     """Read the folder's names and its table; never decodes an image.
 
@@ -78,6 +81,7 @@ def build_index(
     positive: Of two classes, the one that is predicted; None takes the last.
     target: `label`, or `diagnosis` or `malignant`: the shared classes of `isic.index.diagnosis`.
     images: The only folder to look for images in, or folders, relative to the root.
+    ids: See `isic.index.id_spellings`.
 
     Raises:
         ConfigError: An option that does not fit the table.
@@ -88,9 +92,11 @@ def build_index(
         raise ConfigError(f"data.index.target: expected {', '.join(TARGETS)}, got {target!r}")
     if not root.is_dir():
         raise DataError(f"no such folder {root.absolute()}; set data.root to a folder of images")
-    rows, notes = _rows(
+    spellings = IdSpellings(ids)
+    rows, names_of_images, notes = _rows(
         root, table=table, columns=columns or {}, images=images, diagnoses=target != "label"
     )
+    rows = _spelled(spellings, rows, names_of_images, root)
     rows, labels = labels_of(rows, target=target)
     one_spelling(labels, classes)
     names = class_names(labels, classes=classes, positive=positive)
@@ -98,8 +104,8 @@ def build_index(
     rows["target"] = labels.text.map({n: i for i, n in enumerate(names)}).astype("Int64")
     rows["diagnosis"] = labels.raw
     info = _info(rows, names)
-    index = Index(_standard(rows, info, notes), info, root)
-    notes += [*labels.notes, *split_notes, *_facts(index.table, info)]
+    index = Index(_standard(rows, info, notes), info, root, ids=ids)
+    notes += [*labels.notes, *split_notes, *spellings.notes(), *_facts(index.table, info)]
     raise_faults(
         faults_of(index.table, info),
         where=f"the folder {root.absolute()}",
@@ -115,8 +121,11 @@ def _rows(
     columns: Columns,
     images: Folders,
     diagnoses: bool,
-) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of whichever layout is there, labels and splits as text; a table wins."""
+) -> tuple[pd.DataFrame, pd.Series, list[str]]:
+    """The rows of whichever layout is there, what they call their images, and notes.
+
+    Labels and splits are text; a table wins.
+    """
     files, notes = image_names(root)
     if images is not None:
         files = _inside(root, files, images)
@@ -131,7 +140,7 @@ def _rows(
         notes.append(
             f"columns of {read.name}: {chosen}; change one with data.index.columns.ROLE=COLUMN"
         )
-        return rows, notes + found
+        return rows, read.cells[roles["image"]], notes + found
     if not files:
         zips = f" (not unpacked: {first_five(z)})" if (z := zips_of(root)) else ""
         raise DataError(
@@ -140,7 +149,34 @@ def _rows(
         )
     rows, found = class_rows(root, files)
     rows["image_id"] = safe_ids(rows["image"].tolist())
-    return rows, notes + found
+    return rows, rows["image"], notes + found
+
+
+def _spelled(
+    spellings: IdSpellings, rows: pd.DataFrame, names: pd.Series, root: Path
+) -> pd.DataFrame:
+    """The rows with each patient and lesion in one spelling.
+
+    Images of two spellings that each have a file are two; a name without a file may be meant to be
+    another one.
+
+    Raises:
+        DataError: Spellings of one id, unless `spellings` has a choice; one image in two rows.
+    """
+    groups = [c for c in ("patient_id", "lesion_id") if c in rows]
+    rows = rows.assign(**{c: spellings.take(c, rows[c]) for c in groups})
+    bare = names.map(without_extension, na_action="ignore")
+    key = pd.Series(keys_of(pa.array(bare, pa.string())), index=bare.index)
+    bare = bare[key.isin(key[rows["image"].isna()])]
+    twice = spellings.take("image_id", bare) != bare
+    faults = spellings.faults()
+    if twice.any():
+        faults.append(
+            f"{int(twice.sum())} images are named twice, in two spellings: "
+            f"{first_five(map(repr, bare[twice]))}; keep one of each, or data.index.ids=exact"
+        )
+    raise_faults(faults, where=f"the folder {root.absolute()}", next_step="Correct the names.")
+    return rows
 
 
 def _inside(root: Path, files: list[str], images: Folders) -> list[str]:
