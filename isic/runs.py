@@ -1,19 +1,19 @@
-"""A run's identity, folder, state and lock.
+"""A run's folder, state and lock; what makes it the run that it is: `isic.identity`.
 
 A run is one fit of one fold, in `<runs root>/<name>/fold<k>/`; a name's folds share its folder.
 The name defaults to `<data>-<model>-<hash6>`, where the hash covers everything that changes what is
-learnt: the resolved config without the keys of `NEUTRAL`, and the rows of the archive.
+learnt: the resolved config without the keys of `NEUTRAL`, and the rows of the archive. A folder of
+such a name that holds the same experiment is used before a new one is made: the hash of a command
+changes with a key that a later version adds, what it learns does not.
 """
 
-import hashlib
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,65 +22,22 @@ from typing import IO, Any
 import yaml
 
 from isic.errors import ConfigError
+from isic.identity import (
+    PREDICTED_WITH,
+    Defaults,
+    changed_from,
+    differing,
+    flatten,
+    identity,
+    read_config,
+    run_name,
+    with_batches_of,
+)
 
 log = logging.getLogger(__name__)
 
 PREFIX = ".tmp-"  # of files that are being written
 SETTLE = 5.0  # seconds in which folds that start at once clear what an earlier try left of them
-
-NEUTRAL = (
-    "name fold overwrite paths logger callbacks.progress n_jobs on_leak "
-    "data.root data.num_workers data.on_bad_image distill.teacher "
-    "trainer.accelerator trainer.devices trainer.num_nodes trainer.precision trainer.compile "
-    "trainer.channels_last trainer.deterministic"
-).split()
-"""Keys that say where and on what a run is made, not what it learns.
-
-A teacher's name is one of them: `teacher_hash` stands for its content. So is each of
-`metrics.functions` but the one that is monitored, which can choose a checkpoint."""
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of a nested config: `{"optim": {"lr": 1}}` -> `{"optim.lr": 1}`."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What is left of a config without the `NEUTRAL` keys and those that are null, flat.
-
-    An optional group that is off is no difference from a config that does not know it.
-    """
-    metrics = config.get("metrics") or {}
-    monitored = f"metrics.functions.{str(metrics.get('monitor')).removeprefix('val/')}"
-
-    def neutral(key: str) -> bool:
-        if _within(key, "metrics.functions"):
-            return not _within(key, monitored)
-        return any(_within(key, n) for n in NEUTRAL)
-
-    flat = sorted(flatten(config).items())
-    return {k: v for k, v in flat if v is not None and not neutral(k)}
-
-
-def _within(key: str, group: str) -> bool:
-    return key == group or key.startswith(f"{group}.")
-
-
-def run_name(config: Mapping[str, Any], *, data: str, model: str, content: str) -> str:
-    """The given name, or `<data>-<model>-<hash6>`; `content` stands for archive and split."""
-    if config.get("name"):
-        name = str(config["name"])
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise ConfigError(f"name: expected letters, digits, '.', '_' and '-', got {name!r}")
-        return name
-    text = json.dumps([identity(config), content], sort_keys=True, default=str)
-    return f"{data}-{model}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True)
@@ -128,6 +85,8 @@ class RunFolder:
         overwrite: bool = False,
         leads: bool = True,
         start: tuple[str, int] | None = None,
+        defaults: Defaults | None = None,
+        trained: Callable[[], bool] = lambda: False,
     ) -> None:
         """Write `config.yaml`, or refuse a name that holds another experiment, in any fold.
 
@@ -138,6 +97,8 @@ class RunFolder:
         leads: Whether this process deletes and writes; the other ranks of a job only refuse.
         start: Of which queued job, and how often it was started again: such a start does not
             overwrite what the first one of the job began.
+        defaults: See `isic.identity.differing`.
+        trained: Whether nothing is left but to predict; asked where batches are of another size.
 
         Raises:
             ConfigError: A stored config, archive or split differs; names each differing key.
@@ -145,21 +106,44 @@ class RunFolder:
         entry = {**config, **content}
         if (self.path.parent / "config.yaml").exists():
             raise ConfigError(f"{self.path.parent} holds a stack; give another name=...")
-        changed = _changed(self.config_file, entry)
+        changed = changed_from(self.config_file, entry, defaults)
+        again = {} if overwrite else self._predicts_only(entry, defaults, trained)
+        if changed and again:
+            changed = []
+            if leads:
+                size = entry["data"]["batch_size"]
+                write_text(self.config_file, _dumped({**again, PREDICTED_WITH: size}))
         if changed and not _learnt(self.path):
             if leads:  # the first of a job's ranks does it for the others
                 _clear(self.path)
         elif changed and not overwrite:
             raise _another(self.path, changed, mend="overwrite=true")
+        beside = with_batches_of(self.config_file, entry)
         for file in sorted(self.path.parent.glob("fold*/config.yaml")):
             if file != self.config_file:
-                _make_room(file, entry, leads=leads)
+                _make_room(file, beside, defaults, leads=leads)
         if overwrite and (changed or not start or not _goes_on(self.start_file, start)):
             self.empty()
             if start:
                 write_text(self.start_file, f"{start[0]} {start[1]}")
         if leads and not self.config_file.exists():
-            write_text(self.config_file, yaml.safe_dump(entry, sort_keys=False))
+            write_text(self.config_file, _dumped(entry))
+
+    def _predicts_only(
+        self, entry: Mapping[str, Any], defaults: Defaults | None, trained: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """The stored config where it differs in its batches alone and these train nothing more."""
+        if self.finished or not self.config_file.exists():
+            return {}
+        stored = read_config(self.config_file)
+        if differing(stored, entry, defaults=defaults, predicts_only=True) or not trained():
+            return {}
+        log.warning(
+            "%s is trained, in batches of %s, and only the prediction is left, which batches of %s "
+            "give as well; overwrite=true trains anew, in these",
+            *(self.path, stored["data"]["batch_size"], entry["data"]["batch_size"]),
+        )
+        return stored
 
     def empty(self) -> None:
         """Throw away what the run holds, the score first, but not its lock."""
@@ -191,28 +175,30 @@ def _learnt(fold: Path) -> bool:
     return any(fold.glob("checkpoints/*.ckpt")) or (fold / "score.json").exists()
 
 
-def _make_room(file: Path, entry: Mapping[str, Any], *, leads: bool) -> None:
+def _make_room(
+    file: Path, entry: Mapping[str, Any], defaults: Defaults | None, *, leads: bool
+) -> None:
     """Clear a sibling that holds nothing learnt of another experiment, or refuse the name.
 
     Folds that start at once over what an earlier try left hold their locks and clear their own.
     """
     end = time.monotonic() + SETTLE
-    while changed := _changed(file, entry):
+    while changed := changed_from(file, entry, defaults):
         if _learnt(file.parent) or time.monotonic() > end:
             raise _another(file.parent, changed, mend=f"delete {file.parents[1]}")
         if not leads:
             return
-        if not _cleared(file, entry):
+        if not _cleared(file, entry, defaults):
             time.sleep(0.1)
 
 
-def _cleared(file: Path, entry: Mapping[str, Any]) -> bool:
+def _cleared(file: Path, entry: Mapping[str, Any], defaults: Defaults | None) -> bool:
     """Clear a fold that no process is at; none begins before this returns."""
     from filelock import FileLock, Timeout
 
     try:
         with FileLock(str(file.parent / ".lock"), timeout=0):
-            if _changed(file, entry) and not _learnt(file.parent):
+            if changed_from(file, entry, defaults) and not _learnt(file.parent):
                 _clear(file.parent)
             return True
     except Timeout:
@@ -226,31 +212,14 @@ def _another(fold: Path, changed: list[str], *, mend: str) -> ConfigError:
     )
 
 
-def _changed(file: Path, entry: Mapping[str, Any]) -> list[str]:
-    """What differs from a stored config; nothing where there is none, or no more."""
-    try:
-        return differing(read_config(file), entry)
-    except FileNotFoundError:  # another process has just cleared it
-        return []
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """A `config.yaml`, by libyaml where it is there: a grid typed again reads those of all runs."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    read: dict[str, Any] = yaml.load(file.read_text(), Loader=loader)
-    return read
+def _dumped(config: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False)
 
 
 def _goes_on(file: Path, start: tuple[str, int]) -> bool:
     """Whether `file` is of an earlier start of this job; two commands in one start are not that."""
     job, _, times = file.read_text().partition(" ") if file.exists() else ("", "", "")
     return job == start[0] and int(times) < start[1]
-
-
-def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """`key: stored -> wanted` for each key that changes what is learnt."""
-    a, b = identity(stored), identity(wanted)
-    return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in sorted(a | b) if a.get(k) != b.get(k)]
 
 
 @contextmanager
@@ -298,3 +267,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+__all__ = [
+    "RunFolder",
+    "differing",
+    "flatten",
+    "identity",
+    "read_config",
+    "run_name",
+    "waiting_lock",
+    "whole_file",
+    "write_text",
+]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.commands import ROOT
 
@@ -54,6 +55,30 @@ def test_finished_folds_answer_without_torch(run: Path, tiny: list[str]) -> None
         code, text = typed(run, [word, *words])
         assert code == 1, text
         assert "torch" in text
+
+
+def test_a_run_of_a_version_without_a_key_is_the_same_experiment(
+    run: Path, tiny: list[str]
+) -> None:
+    """As an earlier version wrote it: without some keys of today, without what it is composed of."""
+    for fold in (0, 1):
+        file = run / f"fold{fold}" / "config.yaml"
+        config = yaml.safe_load(file.read_text())
+        assert {"choices", "given"} == set(config.pop("composition"))
+        for group, key in (
+            ("data", "colour_constancy"),
+            ("transforms", "hue"),
+            ("optim", "warmup_epochs"),
+        ):
+            config[group].pop(key)
+        file.write_text(yaml.safe_dump(config))
+    words = [*tiny, "logger=csv", "name=two"]
+    code, text = typed(run, ["fold=1", *words])
+    assert code == 0, text
+    assert "two/fold1: pAUC" in text
+    code, text = typed(run, ["fold=1", *words, "transforms.hue=0.1"])
+    assert code == 1, text  # what differs is said by the training's checks
+    assert "torch" in text
 
 
 @pytest.mark.slow

@@ -209,3 +209,41 @@ def test_overwrite_starts_anew(experiment: Experiment) -> None:
     text = experiment.finish()
     assert "resuming" not in text
     assert "epoch 1/3" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("moment", "smaller", "said"),
+    [
+        (
+            "half of last.ckpt written",
+            ["data.batch_size=4", "trainer.accumulate_grad_batches=2"],
+            "batches of 4 x 2 in place of 8 x 1: the same experiment",
+        ),
+        ("trained, nothing predicted", ["data.batch_size=3"], "only the prediction is left"),
+    ],
+)
+def test_out_of_memory_goes_on_in_smaller_batches(
+    commands: ForkServer,
+    tiny: list[str],
+    tmp_path: Path,
+    moment: str,
+    smaller: list[str],
+    said: str,
+) -> None:
+    """Nameless, and found again. An epoch is 8 steps and 6 images: one step more in halves."""
+    arguments = [a for a in tiny if not a.startswith("sampler")] + ["data.samples_per_epoch=70"]
+    experiment = Experiment(commands, arguments, tmp_path / "runs")
+    experiment.die(moment)
+    before = read(experiment.fold / "checkpoints/last.ckpt")
+    experiment.arguments = [*arguments, *smaller]
+    assert said in experiment.finish()
+    assert len(list((tmp_path / "runs").glob("isic2024-*"))) == 1
+    after = read(experiment.fold / "checkpoints/last.ckpt")
+    assert (before["epoch"] + 1, after["epoch"] + 1) == (1 if len(smaller) > 1 else 3, 3)
+    for done in (before, after):
+        assert done["global_step"] == 8 * (done["epoch"] + 1)
+        assert done["lr_schedulers"][0]["last_epoch"] == done["global_step"]
+    assert after["lr_schedulers"][0]["_last_lr"][0] == pytest.approx(3e-4 * 0.01, rel=0.01)
+    again = experiment.finish()
+    assert "finished on" in again

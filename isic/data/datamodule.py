@@ -25,7 +25,7 @@ from isic.data.loader import (
     worker_count,
 )
 from isic.data.rows import FoldRows
-from isic.data.sampler import SequentialBatches, ShuffledBatches
+from isic.data.sampler import SequentialBatches, ShuffledBatches, TrainingBatches
 from isic.data.transforms import FastAugment, Resize
 from isic.data.use import targets, weights
 from isic.errors import ConfigError
@@ -57,10 +57,12 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
     row has every view; `metadata` float32 (B, M) where it is on; `aux_<column>` (B,) while training
     and validating. Training batches also hold what is put into `train_columns`: arrays of a row a
     `train_rows`, by name, such as the soft labels of a teacher;
-    `cautions` are sentences on them that a score is to be read with.
+    `cautions` are sentences on them that a score is to be read with. `begun_batch_size` is that of
+    the run where it goes on in batches of another size: its epochs keep their samples and steps.
     """
 
     index_builder: Callable[[Path], Index] | None = None
+    begun_batch_size: int | None = None
 
     def __init__(
         self,
@@ -139,7 +141,7 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
         return self._loader(dataset, sampler)
 
     def _sampler(self, target: NDArray[np.int64], *, rank: int, world_size: int) -> Any:
-        return self.sampler(
+        sampler = self.sampler(
             target,
             batch_size=max(self.batch_size // world_size, 1),
             seed=self.seed,
@@ -148,6 +150,14 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
             samples_per_epoch=self.samples_per_epoch,
             **self._groups(),
         )
+        if self.begun_batch_size not in (None, self.batch_size):
+            if not isinstance(sampler, TrainingBatches):
+                raise ConfigError(
+                    f"data.batch_size: the run began with {self.begun_batch_size}, and nobody "
+                    f"knows what {type(sampler).__name__} makes of another one; keep that size"
+                )
+            sampler.unit = max(self.begun_batch_size // world_size, 1)
+        return sampler
 
     def _groups(self) -> dict[str, Any]:
         """The group of each training row, for a sampler that asks for it."""

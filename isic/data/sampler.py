@@ -38,7 +38,11 @@ def walk(n: int, *, start: int, count: int, seed: int) -> Positions:
 
 
 class TrainingBatches:
-    """Order of one epoch, dealt out to ranks and cut into batches; a subclass draws the order."""
+    """Order of one epoch, dealt out to ranks and cut into batches; a subclass draws the order.
+
+    unit: With `drop_last`, an epoch's samples a rank are a multiple of it: `batch_size`, or what
+        that was when a run began that goes on in batches of another size.
+    """
 
     def __init__(
         self, *, n_epoch: int, batch_size: int, rank: int, world_size: int, drop_last: bool
@@ -49,6 +53,7 @@ class TrainingBatches:
                 f"{n_epoch} samples, batch_size={batch_size}, rank={rank}, world_size={world_size}"
             )
         self.batch_size, self.drop_last, self.epoch = batch_size, drop_last, 0
+        self.unit = batch_size
         self._n_epoch, self._rank, self._world = n_epoch, rank, world_size
 
     @property
@@ -61,16 +66,20 @@ class TrainingBatches:
         self.epoch = int(epoch)
 
     def __len__(self) -> int:
+        return -(-self._shown // self.batch_size)
+
+    @property
+    def _shown(self) -> int:
+        """Samples an epoch that this rank shows."""
         share = -(-self._n_epoch // self._world)
-        whole, rest = divmod(share, self.batch_size)
-        return whole + int(rest > 0 and not (self.drop_last and whole > 0))
+        return share - share % self.unit if self.drop_last and share >= self.unit else share
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
         order = self._order(epoch)
         # Ranks must agree on the number of batches, or DDP hangs: the first samples fill up.
         order = np.resize(order, -(-len(order) // self._world) * self._world)
-        mine = order[self._rank :: self._world]
+        mine = order[self._rank :: self._world][: self._shown]
         for i in range(len(self)):
             yield epoch, mine[i * self.batch_size : (i + 1) * self.batch_size]
 

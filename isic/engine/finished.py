@@ -8,7 +8,7 @@ training compares: the config without neutral keys, then the content that it poi
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -18,14 +18,16 @@ from hydra.utils import instantiate
 from yaml import YAMLError
 
 from isic.assemble import assemble_run, submit
+from isic.composition import Composition
 from isic.dashboard.send import kept
 from isic.engine.content import HASHES, Described, content_text, run_content
 from isic.engine.launch import is_launched
+from isic.identity import changes, read_config, run_name, same_experiment
 from isic.index.schema import Index
 from isic.metrics import Metric
 from isic.predictions import read_predictions, score_line
 from isic.prepare import open_index
-from isic.runs import RunFolder, differing, read_config, run_name
+from isic.runs import RunFolder
 from isic.split.making import make_split
 from isic.split.options import Split
 
@@ -42,10 +44,13 @@ class _Archive:
     auxiliary: list[str]
 
 
-def finished_line(config: Mapping[str, Any], *, data: str, model: str) -> str | None:
+def finished_line(
+    config: Mapping[str, Any], *, data: str, model: str, today: Composition
+) -> str | None:
     """The score line of the run that a config names; None where it is not, or may not be, finished.
 
     data, model: As `run_name` takes them.
+    today: What the config was composed of.
 
     Raises:
         ConfigError: The name is given, and holds a run of another archive or split.
@@ -54,16 +59,16 @@ def finished_line(config: Mapping[str, Any], *, data: str, model: str) -> str | 
     ours = config["data"].get("index") and str(config["data"]["_target_"]).startswith("isic.data.")
     if config["overwrite"] or is_launched() or not ours:
         return None
-    if not _same_is_there(config, f"{data}-{model}"):
+    if not _same_is_there(config, f"{data}-{model}", today):
         return None
     archive = _opened(config)
     content = run_content(config, archive)
-    name = run_name(config, data=data, model=model, content=content_text(content))
+    name = named(config, data=data, model=model, content=content, today=today)
     folder = RunFolder(_runs(config) / name / f"fold{config['fold']}")
     if not folder.finished:
         return None
     with folder.lock():
-        folder.claim({**config, "name": name}, content)
+        folder.claim({**config, "name": name}, content, defaults=today.defaults)
         if not folder.finished:  # thrown away while this waited
             return None
         say_when(folder)
@@ -74,7 +79,32 @@ def _runs(config: Mapping[str, Any]) -> Path:
     return Path(config["paths"]["runs"]).resolve()
 
 
-def _same_is_there(config: Mapping[str, Any], prefix: str) -> bool:
+def named(
+    config: Mapping[str, Any],
+    *,
+    data: str,
+    model: str,
+    content: Mapping[str, Any],
+    today: Composition,
+    trained: Callable[[Path], bool] = lambda fold: False,
+) -> str:
+    """The given name; else that of a run of the same experiment, or a new one.
+
+    data, model: As `run_name` takes them. content: As `run_content` gives it.
+    trained: Whether nothing is left for a fold's folder but to predict.
+    """
+    name = run_name(config, data=data, model=model, content=content_text(content))
+    runs = _runs(config)
+    if config["name"] or (runs / name).exists():
+        return name
+    entry, prefix = {**config, **content}, name.rpartition("-")[0]
+    there = same_experiment(
+        runs, prefix, entry, today.defaults, at="fold*/config.yaml", trained=trained
+    )
+    return there or name
+
+
+def _same_is_there(config: Mapping[str, Any], prefix: str, today: Composition) -> bool:
     """Whether a run of this config is finished, of whatever archive; asked before data is read."""
     fold = config["fold"]
     if isinstance(fold, bool) or not (isinstance(fold, int) or fold == "all"):
@@ -87,7 +117,8 @@ def _same_is_there(config: Mapping[str, Any], prefix: str) -> bool:
             continue
         if not isinstance(stored, dict):
             continue
-        if not differing({k: v for k, v in stored.items() if k not in HASHES}, config):
+        apart = {k: v for k, v in stored.items() if k not in HASHES}
+        if not changes(apart, config, today.defaults):
             return True
     return False
 

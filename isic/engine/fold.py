@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from hydra.utils import instantiate
 
 from isic.assemble import check_sample, score_predictions
+from isic.composition import Composition
 from isic.data import LesionDataModule
 from isic.engine.build import (
     build_classifier,
@@ -26,9 +28,10 @@ from isic.engine.content import run_content
 from isic.engine.finished import build_metrics, last_lines, say_when
 from isic.engine.inference import predict_rows
 from isic.engine.launch import check_ranks, is_launched, is_relaunched, rank, relaunch
+from isic.engine.resume import go_on_in_batches, is_trained, readable
 from isic.engine.spoken import announce, log_mistakes, log_result
 from isic.engine.teacher import teach
-from isic.errors import CheckpointError, ConfigError, IsicError
+from isic.errors import ConfigError, IsicError
 from isic.index.schema import index_hash
 from isic.predictions import write_predictions, write_score
 from isic.runs import RunFolder
@@ -43,8 +46,15 @@ from isic.workers import slurm_start
 log = logging.getLogger(__name__)
 
 
-def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> str:
+def fit_fold(
+    config: dict[str, Any],
+    data: LesionDataModule | None = None,
+    *,
+    today: Composition | None = None,
+) -> str:
     """Train, predict and score the fold of a plain, named config, in as many processes as it says.
+
+    today: What the config was composed of; by default what it keeps of that itself.
 
     Raises:
         ConfigError: The run's folder holds another experiment.
@@ -64,7 +74,18 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
         )
     with folder.lock() if leads else nullcontext():
         anew = config["overwrite"] and leads
-        folder.claim(config, content, overwrite=anew, leads=leads, start=slurm_start())
+        if not is_relaunched():  # whoever started the ranks has claimed the run for them
+            today = today or Composition.kept(config)
+            folder.claim(
+                config,
+                content,
+                overwrite=anew,
+                leads=leads,
+                start=slurm_start(),
+                defaults=today.defaults if today else None,
+                trained=partial(is_trained, config, folder.path),
+            )
+        go_on_in_batches(config, data, folder)
         if folder.finished:
             say_when(folder)
         else:
@@ -72,7 +93,7 @@ def fit_fold(config: dict[str, Any], data: LesionDataModule | None = None) -> st
             data.cautions += seen_by_weights(config["model"].get("pretrained"), data)
             if options.n_devices > 1 and not is_launched():
                 data.setup("fit")  # what is wrong with data or checkpoint is said here, once
-                _ = _readable(folder.last) if folder.last.exists() else None
+                _ = readable(folder.last) if folder.last.exists() else None
                 relaunch(config, folder.path, n_devices=options.n_devices)
             else:
                 _train(config, data, folder, options)
@@ -127,7 +148,7 @@ def _fit(
     resume = folder.last if folder.last.exists() else None
     steps = 0
     if resume:
-        done = _readable(resume)
+        done = readable(resume)
         steps = done["global_step"]
         log.info("resuming after epoch %d of %d", done["epoch"] + 1, options.max_epochs)
         if stopped_early(done):  # Lightning does not remember, and would train on
@@ -149,16 +170,6 @@ def _fit(
         }
     ):
         trainer.fit(classifier, data, ckpt_path=resume, weights_only=True)
-
-
-def _readable(path: Path) -> dict[str, Any]:
-    """A checkpoint to go on from."""
-    try:
-        return read(path)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}. Delete it to train this fold from the start (or overwrite=true)."
-        ) from None
 
 
 def _finish(

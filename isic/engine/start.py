@@ -1,13 +1,14 @@
 """`train.py`: a finished run says its score at once; torch is imported where one is to train."""
 
+from functools import partial
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from isic.engine.content import content_text, run_content
-from isic.engine.finished import finished_line
-from isic.runs import run_name
+from isic.composition import Composition
+from isic.engine.content import run_content
+from isic.engine.finished import finished_line, named
 from isic.signatures import check_signatures
 
 
@@ -17,18 +18,20 @@ def fit(cfg: DictConfig) -> str:
     The same config again resumes, or prints the score that is there.
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    chosen = chosen_names(config)
-    if line := finished_line(config, **chosen):
+    chosen, today = chosen_names(config), Composition.of_job()
+    if line := finished_line(config, **chosen, today=today):
         return line
     from isic.engine.build import build_data, check_components
     from isic.engine.fold import fit_fold
+    from isic.engine.resume import is_trained
 
     check_signatures(config)
     check_components(config)
     data = build_data(config)
-    content = content_text(run_content(config, data))
-    config["name"] = run_name(config, **chosen, content=content)
-    return fit_fold(config, data)
+    content, trained = run_content(config, data), partial(is_trained, config)
+    config["name"] = named(config, **chosen, content=content, today=today, trained=trained)
+    config["composition"] = today.record(config)
+    return fit_fold(config, data, today=today)
 
 
 def chosen_names(config: dict[str, Any]) -> dict[str, str]:

@@ -18,15 +18,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from isic.composition import Composition
 from isic.dashboard import is_on
 from isic.errors import ConfigError, first_five
 from isic.features.family import Family
 from isic.features.image_scores import SCORE
+from isic.identity import Defaults, differing, run_name, same_experiment
 from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
 from isic.predictions import read_score, score_line
 from isic.prepare import open_index
-from isic.runs import differing, run_name, waiting_lock, write_text
+from isic.runs import waiting_lock, write_text
 from isic.signatures import check_signatures
 from isic.split.making import make_split
 from isic.split.options import Split
@@ -47,21 +49,30 @@ OWN = (".lock", "stack.yaml", "stack.log")  # beside no config: what a sweep wri
 def stack(cfg: DictConfig) -> str:
     """Fit, score and write one stack; returns its score line."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return fit_stack(config, data=HydraConfig.get().runtime.choices["data"])
+    data, today = HydraConfig.get().runtime.choices["data"], Composition.of_job()
+    return fit_stack(config, data=data, today=today)
 
 
-def fit_stack(config: dict[str, Any], *, data: str | None = None) -> str:
-    """The stack of a plain config; `data` begins the name, None: the config has one already."""
+def fit_stack(
+    config: dict[str, Any], *, data: str | None = None, today: Composition | None = None
+) -> str:
+    """The stack of a plain config; `data` begins the name, None: the config has one already.
+
+    today: What the config was composed of.
+    """
+    defaults = today.defaults if today else None
     config["data"] = {key: config["data"][key] for key in DATA}
     places = _places(config)
     index, split, runs, content = read_inputs(config)
     config |= {"runs": list(runs.folders), "refit": config["fold"] == "all"}
     if data is not None:
-        config["name"] = run_name(config, data=data, model="stack", content=str(content))
+        config["name"] = _named(config, data, content, places["runs"], defaults)
+    if today:
+        config["composition"] = today.record(config)
     folder = places["runs"] / config["name"]
     request, entry = _request(config, index, split, runs, folder, places["cache"]), config | content
     with waiting_lock(folder / ".lock", f"fitting {folder}"):
-        clears = refuse_other(folder, entry, overwrite=config["overwrite"])
+        clears = refuse_other(folder, entry, overwrite=config["overwrite"], defaults=defaults)
         if (folder / "score.json").exists() and not clears:
             when = time.localtime((folder / "score.json").stat().st_mtime)
             log.info(
@@ -85,7 +96,28 @@ def _places(config: Mapping[str, Any]) -> dict[str, Path]:
     return {key: Path(config["paths"][key]).resolve() for key in ("runs", "cache")}
 
 
-def refuse_other(folder: Path, entry: Mapping[str, Any], *, overwrite: bool) -> bool:
+def _named(
+    config: Mapping[str, Any],
+    data: str,
+    content: Mapping[str, Any],
+    runs: Path,
+    defaults: Defaults | None,
+) -> str:
+    """The given name; else that of a stack of the same experiment, or a new one."""
+    name = run_name(config, data=data, model="stack", content=str(content))
+    if config["name"] or (runs / name).exists():
+        return name
+    entry = {**config, **content}
+    return same_experiment(runs, f"{data}-stack", entry, defaults, at="config.yaml") or name
+
+
+def refuse_other(
+    folder: Path,
+    entry: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    defaults: Defaults | None = None,
+) -> bool:
     """Refuse a name that holds another experiment; whether what stands there has to go.
 
     A stack that was given up before its score holds nothing that is worth keeping.
@@ -102,7 +134,7 @@ def refuse_other(folder: Path, entry: Mapping[str, Any], *, overwrite: bool) -> 
         raise ConfigError(
             f"{folder} holds {first_five(foreign)} and no stack; give the stack another name=..."
         )
-    changed = differing(stored, entry) if stored else []
+    changed = differing(stored, entry, defaults=defaults) if stored else []
     if changed and (folder / "score.json").exists() and not overwrite:
         raise ConfigError(
             f"{folder} holds another stack: {'; '.join(changed)}. Give another name=..., or throw "

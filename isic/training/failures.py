@@ -160,11 +160,13 @@ def memory_explained(asked: Mapping[str, Any]) -> Iterator[None]:
         half = "halve data.batch_size"
         if "trainer.accumulate_grad_batches" in asked:
             half += (
-                " and double trainer.accumulate_grad_batches (the same step, but for batch norm)"
+                " and double trainer.accumulate_grad_batches (the same experiment: it goes on "
+                "under its name; only batch norm and mixing see fewer images)"
             )
         raise IsicError(
             f"out of memory: {first[:300]}\nNow {values}. Either {half}, or set "
-            "trainer.precision=bf16-mixed, or a smaller data.image_size."
+            "trainer.precision=bf16-mixed (the same experiment, too), or take a smaller "
+            "data.image_size (another one, under another name)."
         ) from error
 
 

@@ -1,0 +1,60 @@
+"""A run that goes on: what of it is on disk, and in which batches.
+
+Out of memory, a user halves the batch and doubles how many a step takes. The epochs of the run then
+keep their samples and their steps: what was cut off where they end is that of the batch the run
+began with (`isic.data.sampler.TrainingBatches.unit`).
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from isic.data import LesionDataModule
+from isic.errors import CheckpointError
+from isic.identity import batches_of, read_config, same_steps
+from isic.runs import RunFolder
+from isic.training.callbacks import stopped_early
+from isic.training.checkpoint import read
+
+log = logging.getLogger(__name__)
+
+
+def go_on_in_batches(config: Mapping[str, Any], data: LesionDataModule, folder: RunFolder) -> None:
+    """Keep the epochs of a run that goes on in batches of another size, and say what differs."""
+    try:
+        begun = read_config(folder.config_file)
+    except FileNotFoundError:  # a rank of srun or torchrun that is ahead of the first one
+        return
+    (size, batches), given = batches_of(begun), batches_of(config)
+    if (size, batches) == given or not isinstance(size, int) or not same_steps(begun, config):
+        return
+    data.begun_batch_size = size
+    log.info(
+        "batches of %d x %d in place of %d x %d: the same experiment, as many images a step and "
+        "steps an epoch; bits differ: batch norm and mixing see %d images at once",
+        *(*given, size, batches, given[0]),
+    )
+
+
+def is_trained(config: Mapping[str, Any], fold: Path) -> bool:
+    """Whether a fold's last epoch is on disk, so that nothing is left but to predict."""
+    folder = RunFolder(fold)
+    if folder.finished or not folder.last.exists():
+        return False
+    done = readable(folder.last)
+    return stopped_early(done) or done["epoch"] + 1 >= config["trainer"]["max_epochs"]
+
+
+def readable(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to go on from.
+
+    Raises:
+        CheckpointError: See `isic.training.checkpoint.read`; says how to begin anew.
+    """
+    try:
+        return read(path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. Delete it to train this fold from the start (or overwrite=true)."
+        ) from None
