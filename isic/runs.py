@@ -213,7 +213,8 @@ def _another(fold: Path, changed: list[str], *, mend: str) -> ConfigError:
 
 
 def _dumped(config: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(config), sort_keys=False)
+    text: str = yaml.safe_dump(dict(config), sort_keys=False)
+    return text
 
 
 def _goes_on(file: Path, start: tuple[str, int]) -> bool:

@@ -220,7 +220,11 @@ def test_overwrite_starts_anew(experiment: Experiment) -> None:
             ["data.batch_size=4", "trainer.accumulate_grad_batches=2"],
             "batches of 4 x 2 in place of 8 x 1: the same experiment",
         ),
-        ("trained, nothing predicted", ["data.batch_size=3"], "only the prediction is left"),
+        (
+            "trained, nothing predicted",
+            ["data.batch_size=3"],
+            "is trained, in batches of 8, and only the prediction is left",
+        ),
     ],
 )
 def test_out_of_memory_goes_on_in_smaller_batches(
