@@ -1,17 +1,18 @@
 """Encoded bytes to uint8 (H, W, 3) RGB: the one decoder of training, prediction and the demo.
 
 JPEG goes to libjpeg-turbo (simplejpeg, strict), all else and every JPEG that it declines (CMYK,
-stray bytes between markers) to Pillow; what the bytes begin with decides, never a file's name.
-Images come out upright (EXIF orientation applied), without their alpha channel, 16 bits scaled
-to 8 by dropping the lower byte.
+stray bytes between markers) to Pillow, once it is known that nothing is damaged; what the bytes
+begin with decides, never a file's name. Images come out upright (EXIF orientation applied), without
+their alpha channel, 16 bits scaled to 8 (`depth`).
 
-Trap: `Image.verify` and a lenient decoder both pass a truncated JPEG, with a grey lower part.
-Strict decoding does not, so that what decodes here is whole.
+Trap: `Image.verify` and a lenient decoder both pass a truncated JPEG, with a grey lower part, and
+Pillow is one. Strict decoding is not, and costs nothing: what decodes here is whole, as far as
+libjpeg, a PNG's checksums or the format's own structure can tell.
 """
 
 import io
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,11 +20,14 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from isic.images import jpeg, png, tiff, webp
+from isic.images.depth import Deep, Said, said_by_png, to_8_bits
+from isic.images.limits import MAX_PIXELS, ImageError, over_limit, refuse_bomb
+
+__all__ = ["MAX_PIXELS", "Decoded", "ImageError", "Pixels", "decode", "examine", "fit", "halved"]
+
 Pixels = npt.NDArray[np.uint8]
 
-# Three times the largest ISIC 2020 image (6000 x 4000), and a phone's 50 (8192 x 6144) or 64
-# megapixels; below the 89 at which Pillow itself begins to warn. A bomb is far larger.
-MAX_PIXELS = 80_000_000
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _HEAD_BYTES = 65_536  # a marker segment ends below 64 KiB, and Exif comes first or second
 _ORIENTATION = 0x0112
@@ -34,24 +38,53 @@ _UPRIGHT = {  # EXIF orientation: turn or flip that brings the stored rows uprig
 }  # fmt: skip
 
 
-class ImageError(ValueError):
-    """These bytes are no whole image; the message is the reason, without a name."""
+class Decoded(NamedTuple):
+    """An image, and what is to be known of how it came about.
+
+    orientation: 1..8, already applied to `pixels`.
+    strict: Decoded by simplejpeg, so that no stray byte stands between its segments.
+    note: What was guessed; empty where nothing was.
+    """
+
+    pixels: Pixels
+    orientation: int = 1
+    strict: bool = False
+    note: str = ""
 
 
-def decode(data: bytes | npt.NDArray[Any], *, min_side: int | None = None) -> Pixels:
+def decode(
+    data: bytes | npt.NDArray[Any],
+    *,
+    min_side: int | None = None,
+    max_pixels: int | None = MAX_PIXELS,
+) -> Pixels:
     """Decode `data`; sides may come out reduced, but not below `min_side` where they were above.
 
-    Raises ImageError with the reason: empty, not an image, truncated, too many pixels.
+    max_pixels: Of the whole image; None for bytes that were examined before.
+
+    Raises ImageError with the reason: empty, not an image, truncated, damaged, too large.
     """
+    return examine(data, min_side=min_side, max_pixels=max_pixels).pixels
+
+
+def examine(
+    data: bytes | npt.NDArray[Any],
+    *,
+    min_side: int | None = None,
+    max_pixels: int | None = MAX_PIXELS,
+) -> Decoded:
+    """The same, with what was found on the way."""
     if len(data) == 0:
         raise ImageError("empty: 0 bytes")
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:  # no JPEG, or one that Pillow may still read
-        return _decode_with_pillow(data)
-    refuse_bomb(height, width)
+    except (ValueError, KeyError):  # no JPEG, or one that Pillow may still read
+        return _with_pillow(bytes(data), max_pixels)
+    if max_pixels is not None:
+        refuse_bomb(height, width, max_pixels)
+        jpeg.refuse_scans(bytes(data), height * width)
     if space in ("CMYK", "YCCK"):
-        return _decode_with_pillow(data)
+        return _with_pillow(bytes(data), max_pixels)
     try:
         shrink = _shrink(min(height, width), min_side)
         if shrink == 1:
@@ -60,12 +93,15 @@ def decode(data: bytes | npt.NDArray[Any], *, min_side: int | None = None) -> Pi
             image = simplejpeg.decode_jpeg(
                 data, min_height=-(-height // shrink), min_width=-(-width // shrink)
             )
-    except ValueError:
-        return _decode_with_pillow(data)
+    except (ValueError, KeyError):
+        return _with_pillow(bytes(data), max_pixels)
     head = bytes(data[:_HEAD_BYTES])
     # Application segments come before the first table: a search to there alone costs 0.5 us.
     at = head.find(b"Exif\0\0", 0, head.find(b"\xff\xdb"))
-    return image if at < 0 else _upright(image, _orientation(head[at + 6 :]))
+    if at < 0:
+        return Decoded(image, strict=True)
+    orientation = _orientation(head[at + 6 :])
+    return Decoded(_upright(image, orientation), orientation, strict=True)
 
 
 def fit(image: Pixels, size: int, *, out: Pixels | None = None) -> Pixels:
@@ -109,12 +145,6 @@ def _shrink(shorter: int, min_side: int | None) -> int:
     return 8 if shorter >= 8 * min_side else 4 if shorter >= 4 * min_side else 2
 
 
-def refuse_bomb(height: int, width: int) -> None:
-    """Refuse by the header alone, before any memory for pixels is taken."""
-    if height * width > MAX_PIXELS:
-        raise ImageError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS:,}")
-
-
 def _orientation(tiff: bytes) -> int:
     """The orientation 1..8 that a TIFF header's first directory names; 1 where it does not."""
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
@@ -141,32 +171,76 @@ def _upright(image: Pixels, orientation: int) -> Pixels:
     return image
 
 
-def _decode_with_pillow(data: bytes | npt.NDArray[Any]) -> Pixels:
+def _with_pillow(data: bytes, max_pixels: int | None) -> Decoded:
     """Any of PILLOW_FORMATS, in any colour mode, to RGB at full size."""
-    raw = bytes(data)
+    _lift_pillows_limit(max_pixels)
     try:
-        with Image.open(io.BytesIO(raw), formats=PILLOW_FORMATS) as image:
-            refuse_bomb(image.height, image.width)
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+            refuse_bomb(image.height, image.width, max_pixels)
+            note = "" if max_pixels is None else _refuse_damaged(data, image, max_pixels)
+            said = tiff.black_and_white(image)  # tags are gone once it is loaded
             image.load()  # a TIFF is turned upright here, and then says so
-            return _upright(_to_rgb(image), _exif_orientation(image))
+            pixels, guessed = _to_rgb(image, data, said)
+            orientation = _exif_orientation(image)
+            return Decoded(_upright(pixels, orientation), orientation, note=note or guessed)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"over the limit of {MAX_PIXELS:,} pixels: {error}") from error
+        raise ImageError(f"{error}: {over_limit(max_pixels)}") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"not an image: begins with {raw[:8]!r}, {len(raw):,} bytes") from error
+        raise ImageError(f"not an image: begins with {data[:8]!r}, {len(data):,} bytes") from error
     except ImageError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, EOFError, ...
-        raise ImageError(f"truncated or damaged, {len(raw):,} bytes: {error}") from error
+        raise ImageError(f"truncated or damaged, {len(data):,} bytes: {error}") from error
 
 
-def _to_rgb(image: Image.Image) -> Pixels:
-    """RGB of 8 bits; Pillow's own conversion clips 16-bit grey, and all of it turns white."""
+def _lift_pillows_limit(max_pixels: int | None) -> None:
+    """Pillow has a limit of its own, which no call can raise, only its module."""
+    own = Image.MAX_IMAGE_PIXELS
+    if own is not None and (max_pixels is None or max_pixels > own):
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def _refuse_damaged(data: bytes, image: Image.Image, max_pixels: int) -> str:
+    """Look for what Pillow would pass over; returns a note where that cannot be done."""
+    found = ""
+    if jpeg.is_jpeg(data):
+        jpeg.refuse_scans(data, image.height * image.width)
+        found = jpeg.fault(data)
+    elif data.startswith(png.SIGNATURE):
+        found = png.fault(data)
+    elif image.format == "TIFF":
+        refuse_bomb(*tiff.tile_sides(image), max_pixels)
+        found = tiff.fault(data, image)
+    elif image.format == "WEBP":
+        found = webp.fault(data, image.height * image.width)
+    if found in ("", jpeg.UNTOLD):
+        return found
+    raise ImageError(f"truncated or damaged, {len(data):,} bytes: {found}")
+
+
+def _to_rgb(image: Image.Image, data: bytes, said: Said) -> tuple[Pixels, str]:
+    """RGB of 8 bits and a note; Pillow's own conversion clips 16-bit grey, which turns white."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
+        deep = np.asarray(image).astype(np.uint16)
+        grey, note = to_8_bits(deep, said or said_by_png(data, deep))
+        return np.repeat(grey[..., None], 3, axis=-1), note
     if image.mode in ("I", "F"):
         raise ImageError(f"pixels of 32 bits ({image.mode}) have no known scale; store 8 or 16")
-    return np.asarray(image.convert("RGB"))
+    pixels: Pixels = np.asarray(image.convert("RGB"))
+    # Pillow drops the lower byte of 16-bit colour: what is left of 12 bits is nearly black.
+    if image.format in ("PNG", "TIFF") and pixels.max(initial=0) < 64:
+        deep_colour = _deep_colour(data, pixels.shape[:2])
+        if deep_colour is not None:
+            return to_8_bits(deep_colour, said or said_by_png(data, deep_colour))
+    return pixels, ""
+
+
+def _deep_colour(data: bytes, shape: tuple[int, ...]) -> Deep | None:
+    """16-bit colour (H, W, 3), upright; None where the file has 8 bits a sample."""
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.dtype != np.uint16 or found.ndim != 3 or found.shape[:2] != shape:
+        return None
+    return np.ascontiguousarray(found[..., 2::-1])  # OpenCV reads BGR, alpha after it
 
 
 def _exif_orientation(image: Image.Image) -> int:

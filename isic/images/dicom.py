@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from isic.images.decode import ImageError, refuse_bomb
+from isic.images.decode import ImageError
+from isic.images.limits import refuse_bomb
 
 if TYPE_CHECKING:
     from pydicom import Dataset

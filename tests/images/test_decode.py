@@ -129,9 +129,9 @@ def test_colours_survive_cmyk_and_alpha_is_left_out(picture):
         assert np.abs(decode(data).astype(int) - np.asarray(picture)).mean() < 4
 
 
-@pytest.mark.parametrize(("width", "height"), [(6000, 4000), (8192, 6144), (9248, 6936)])
+@pytest.mark.parametrize(("width", "height"), [(6000, 4000), (8192, 6144)])
 def test_large_cameras_are_within_the_limit(width, height):
-    assert width * height <= MAX_PIXELS < 100_000_000
+    assert width * height <= MAX_PIXELS < 51_000_000
 
 
 def test_bytes_and_read_only_arrays_decode_alike(tile):
@@ -178,12 +178,12 @@ def test_truncated_images_are_refused(picture, form, share):
         decode(data[: int(len(data) * share)])
 
 
-def test_a_bomb_is_refused_by_its_header(monkeypatch):
-    monkeypatch.setattr("isic.images.decode.MAX_PIXELS", 1000)
-    big = Image.new("RGB", (40, 40))
-    for form in ("JPEG", "PNG"):
-        with pytest.raises(ImageError, match="40 x 40 pixels, over the limit"):
-            decode(encoded(big, form))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
+def test_a_bomb_is_refused_by_its_header_and_the_key_is_named(form):
+    data = encoded(Image.new("RGB", (40, 50)), form)
+    with pytest.raises(ImageError, match=r"40 x 50 pixels .*limit .* data.max_megapixels"):
+        decode(data, max_pixels=1999)
+    assert decode(data, max_pixels=2000).shape == (50, 40, 3)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -204,7 +204,7 @@ def jpeg_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("min_side", [None, 224])
 def test_400_megapixels_are_refused_by_the_header_alone(header, min_side):
     tracemalloc.start()
-    with pytest.raises(ImageError, match=f"20000 x 20000 pixels|limit of {MAX_PIXELS:,}"):
+    with pytest.raises(ImageError, match="limit of 50.4 megapixels; raise data.max_meg"):
         decode(header(20_000, 20_000), min_side=min_side)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
