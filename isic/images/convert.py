@@ -1,7 +1,8 @@
 """What becomes of one image on its way into a pack: checked, and where asked for made smaller.
 
-Without options the original bytes are kept. `resize` and `pixels` decode at a reduced scale of
-the JPEG (a half, a quarter, an eighth), never below the target.
+Without options the original bytes are kept, without EXIF, comments and the like (`metadata`).
+`resize` and `pixels` decode at a reduced scale of the JPEG (a half, a quarter, an eighth), never
+below the target.
 
 Trap: `resize` encodes each image again (quality 95) and so changes its pixels a little. All images
 get that shorter side, those below it too: they are enlarged, not kept.
@@ -15,7 +16,8 @@ import numpy as np
 import simplejpeg
 
 from isic.images.appearance import MIN_KEPT, crop_border, shades_of_gray
-from isic.images.decode import ImageError, Pixels, decode, fit, halved
+from isic.images.decode import MAX_PIXELS, ImageError, Pixels, examine, fit, halved
+from isic.images.metadata import without_metadata
 from isic.images.packfile import MISSING, OK, UNREADABLE
 
 QUALITY = 95  # of `resize`: 35.8 dB against a direct resize, measured at 1024 -> 256
@@ -28,12 +30,14 @@ class Options(NamedTuple):
     pixels: Side in pixels of decoded squares to store in place of encoded bytes.
     crop_border: Cut off the black border that a dermoscope's round view leaves.
     colour_constancy: Give every image the colours of white light (Shades of Gray).
+    max_pixels: Larger images are refused before they are decoded.
     """
 
     resize: int | None = None
     pixels: int | None = None
     crop_border: bool = False
     colour_constancy: bool = False
+    max_pixels: int = MAX_PIXELS
 
     def checked(self) -> "Options":
         """These options; ValueError for a combination that would change bytes unasked."""
@@ -48,7 +52,7 @@ class Options(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One image as it is stored: bytes, status, and why it is not OK."""
+    """One image as it is stored: bytes, status, and why it is not OK, or what was guessed."""
 
     data: bytes
     status: int
@@ -66,17 +70,18 @@ def convert(data: bytes | OSError | None, options: Options) -> Row:
     # What is left after the crop is to be no smaller than the target either.
     min_side = ceil(side / MIN_KEPT) if side and options.crop_border else side
     try:
-        image = decode(data, min_side=min_side)
+        decoded = examine(data, min_side=min_side, max_pixels=options.max_pixels)
+        if side is None:
+            return Row(without_metadata(data, decoded), OK, decoded.note)
     except ImageError as error:
         return Row(blank, UNREADABLE, str(error))
-    if side is None:
-        return Row(data, OK, "")
+    image = decoded.pixels
     if options.crop_border:
         image = crop_border(image)
     image = fit(image, side) if options.pixels else shorten(image, side)
     if options.colour_constancy:
         image = shades_of_gray(image)
-    return Row(image.tobytes() if options.pixels else _encoded(image), OK, "")
+    return Row(image.tobytes() if options.pixels else _encoded(image), OK, decoded.note)
 
 
 def shorten(image: Pixels, side: int) -> Pixels:

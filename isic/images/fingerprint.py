@@ -30,7 +30,7 @@ from isic.runs import waiting_lock, whole_file
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what is stored
+VERSION = 2  # of what is stored; 2: damaged bytes have no print, 16 bits scaled by those used
 SIDE = 32  # px of the thumbnail
 DECODED_SIDE = 8 * SIDE  # px that large images are decoded to, at least
 LUMINANCE, COLOUR = 16, 4  # frequencies a side

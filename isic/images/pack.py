@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.4  # of RAM that predecoded pixels may take; beyond it the page cache thrashes
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _CHUNK, _CHUNK_BYTES = 256, 1 << 24  # images, or bytes of them, handed to a thread at once
-_KEY_FORM = 2  # 2: EXIF orientation applied, 16 bits scaled
+_KEY_FORM = 3  # 3: damaged bytes refused, 16 bits scaled by those used, no metadata
 
 
 def build_pack(
