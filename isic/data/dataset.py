@@ -178,7 +178,7 @@ class LesionDataset(Dataset[Batch]):
         """Decoded pixels of a pack row; the datamodule leaves out rows that are not OK."""
         try:
             if pack.pixels is None:
-                return decode(pack.encoded(row), min_side=self.transform.min_side)
+                return decode(pack.encoded(row), min_side=self.transform.min_side, max_pixels=None)
             if pack.status[row] == OK:
                 pixels: Pixels = pack.pixels[row]
                 return pixels

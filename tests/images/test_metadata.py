@@ -86,9 +86,10 @@ def test_bytes_without_metadata_are_kept_bit_for_bit(tile):
 def test_a_comment_among_the_tables_is_found_where_the_file_looks_plain():
     data = encoded(photo(0))
     at = data.index(b"\xff\xda")
-    assert b"Ackermann" not in convert(
-        data[:at] + segment(0xFE, b"Ackermann") + data[at:], Options()
-    ).data
+    assert (
+        b"Ackermann"
+        not in convert(data[:at] + segment(0xFE, b"Ackermann") + data[at:], Options()).data
+    )
 
 
 def test_orientation_from_xmp_alone_is_kept():
