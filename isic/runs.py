@@ -9,19 +9,18 @@ changes with a key that a later version adds, what it learns does not.
 
 import json
 import logging
-import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from isic.errors import ConfigError
+from isic.files import PREFIX, file_lock, waiting_lock, whole_file, write_text
 from isic.identity import (
     PREDICTED_WITH,
     Defaults,
@@ -36,7 +35,6 @@ from isic.identity import (
 
 log = logging.getLogger(__name__)
 
-PREFIX = ".tmp-"  # of files that are being written
 SETTLE = 5.0  # seconds in which folds that start at once clear what an earlier try left of them
 
 
@@ -194,10 +192,10 @@ def _make_room(
 
 def _cleared(file: Path, entry: Mapping[str, Any], defaults: Defaults | None) -> bool:
     """Clear a fold that no process is at; none begins before this returns."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     try:
-        with FileLock(str(file.parent / ".lock"), timeout=0):
+        with file_lock(file.parent / ".lock", timeout=0):
             if changed_from(file, entry, defaults) and not _learnt(file.parent):
                 _clear(file.parent)
             return True
@@ -223,54 +221,8 @@ def _goes_on(file: Path, start: tuple[str, int]) -> bool:
     return job == start[0] and int(times) < start[1]
 
 
-@contextmanager
-def waiting_lock(path: Path, doing: str) -> Iterator[None]:
-    """Hold the lock file `path`; wait for its holder and say so once.
-
-    The kernel frees the lock of a killed holder.
-    """
-    from filelock import FileLock, Timeout
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(path))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that is %s", doing)
-        lock.acquire(poll_interval=0.1)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that appears under `path` whole or not at all.
-
-    Temporary name in the same folder (a rename across file systems is a copy, which can tear),
-    fsync, rename. What a killed process leaves begins with `PREFIX`. Process ids are those of one
-    machine or container alone: two that write the same file at once differ by the random part.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with whole_file(path) as file:
-        file.write(text.encode())
-
-
 __all__ = [
+    "PREFIX",
     "RunFolder",
     "differing",
     "flatten",

@@ -23,6 +23,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from isic.dashboard.torn import cut_torn_end
 from isic.errors import ConfigError, IsicError
+from isic.files import file_lock
 from isic.workers import die_with_parent
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def _at_work(folder: Path) -> bool:
 
     A lock may be seen on its holder's machine alone; there, an unfinished run's file tells.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     run = folder.parents[1]
     written = max(path.stat().st_mtime for path in folder.glob("*.wandb"))
@@ -115,7 +116,7 @@ def _at_work(folder: Path) -> bool:
     if not lock.exists():
         return False
     try:
-        with FileLock(str(lock), timeout=0):
+        with file_lock(lock, timeout=0):
             return False
     except Timeout:
         return True

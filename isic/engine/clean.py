@@ -11,18 +11,19 @@ process is at, is left alone.
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from omegaconf import DictConfig
 
 from isic.errors import ConfigError
-from isic.runs import RunFolder, whole_file
+from isic.files import file_lock, whole_file
+from isic.runs import RunFolder
 from isic.training.checkpoint import read
 
 log = logging.getLogger(__name__)
@@ -109,16 +110,13 @@ def _bytes(value: Any) -> int:
 @contextmanager
 def _alone(fold: RunFolder) -> Iterator[bool]:
     """Whether no process is at the fold; it then waits for us."""
-    lock = FileLock(str(fold.path / ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(fold.path / ".lock", timeout=0))
+        except Timeout:
+            yield False
+        else:
+            yield True
 
 
 def in_megabytes(size: int) -> str:

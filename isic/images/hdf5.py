@@ -8,7 +8,9 @@ each item 2 ms. Here HDF5 only tells where the bytes of a fixed-length dataset l
 read from the file itself, in two thirds of the low-level read's time; still read once, into a pack.
 """
 
+import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +36,8 @@ class Hdf5Images:
         except FileNotFoundError as error:
             raise DataError(f"no HDF5 file at {path}; check data.root") from error
         except OSError as error:
+            if refused := lock_refused(path, error):
+                raise refused from error
             message = f"expected a whole HDF5 file at {path}, got: {error}; download it again"
             raise DataError(message) from error
 
@@ -74,6 +78,22 @@ class Hdf5Images:
         size = dataset.get_storage_size()
         data = os.pread(self._plain, size, offset)
         return data if len(data) == size else None
+
+
+def lock_refused(path: str | Path, error: OSError) -> DataError | None:
+    """Where a file does not open because of its lock, what to do; the file itself is whole."""
+    if not (found := re.search(r"unable to lock file, errno = (\d+)", str(error))):
+        return None
+    number = int(found[1])
+    if number in (errno.EAGAIN, errno.EACCES):
+        return DataError(
+            f"{path} is locked: another program has it open for writing. End that program; where "
+            "none writes to it, HDF5_USE_FILE_LOCKING=FALSE in front of the command reads it anyway"
+        )
+    return DataError(
+        f"{path}: its file system has no locks (errno {number}, {os.strerror(number)}): "
+        "HDF5_USE_FILE_LOCKING=FALSE in front of the command reads it without"
+    )
 
 
 def _through_hdf5(dataset: Any) -> bytes:

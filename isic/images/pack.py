@@ -25,7 +25,7 @@ from pathlib import Path
 from isic.errors import DataError, IsicError
 from isic.images.convert import QUALITY, Options, Row, convert
 from isic.images.packfile import HEADER_BYTES, MISSING, OK, TAIL_ROW_BYTES, UNREADABLE, Pack
-from isic.images.partial import PartialPack, beside
+from isic.images.partial import PartialPack, beside, remove_forgotten
 from isic.images.progress import Progress
 from isic.images.sources import (
     Ref,
@@ -86,6 +86,7 @@ def build_pack(
             found = _open_whole(path)  # another process may have made it while we waited
             if found is not None:
                 return found
+            remove_forgotten(cache_root)
             needed = _bytes_needed(sources, images, stats, options)
             _refuse_without_space(path, needed)
             _write(path, sources, images, options, needed=needed, progress=progress)

@@ -20,7 +20,9 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
+from filelock import Timeout
 
+from isic.files import FORGOTTEN, file_lock
 from isic.images.convert import Row
 from isic.images.packfile import HEADER_BYTES, PackWriter
 from isic.images.sources import Ref
@@ -164,6 +166,25 @@ class PartialPack:
 def beside(path: Path, kind: str) -> Path:
     """A packer's own file. One name, not a random one: whoever takes over must find it."""
     return path.with_name(f".{path.name}.{kind}")
+
+
+def remove_forgotten(cache_root: Path) -> None:
+    """Delete what packers left more than a day ago and none has taken up since, and say so.
+
+    Its key may never be asked for again: that of an archive or an option that has changed.
+    """
+    for partial in cache_root.glob(".*.partial"):
+        pack = partial.with_name(partial.stem.removeprefix("."))
+        try:
+            if time.time() - partial.stat().st_mtime < FORGOTTEN:
+                continue
+            with file_lock(pack.with_name(f"{pack.name}.lock"), timeout=0):
+                size = partial.stat().st_size
+                beside(pack, "journal").unlink(missing_ok=True)
+                partial.unlink()
+        except (Timeout, OSError):  # a packer is at it, or the file is another user's
+            continue
+        log.info("removed %s (%.2f GB), which an interrupted packer left", partial, size / 1e9)
 
 
 def _line(content: Any) -> bytes:

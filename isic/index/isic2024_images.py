@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from isic.errors import DataError, first_five
+from isic.images.hdf5 import lock_refused
 from isic.index.image_files import STORES, Folders, find_images, holds_images, listed
 
 FOLDERS = ("train-image/image", "train-image", "test-image/image", "test-image")
@@ -130,7 +131,9 @@ def _held(path: Path, ids: pd.Series, *, at_least: int) -> pd.Series:
         with h5py.File(path, "r") as images:
             enough = len(images) > FEW and len(images) >= at_least
             return every if enough else ids.isin(list(images))
-    except OSError:  # one that does not open is said when images are read
+    except OSError as error:  # one that does not open is said when images are read
+        if refused := lock_refused(path, error):
+            raise refused from None  # it is whole: an index made without it would be kept
         return every
 
 

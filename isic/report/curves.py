@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from isic.files import whole_file, write_text
 from isic.metrics import roc_auc
 from isic.metrics.inputs import Floats, Ints, class_probs
-from isic.runs import write_text
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,8 @@ def _draw(path: Path, paint: Any) -> None:
     figure = Figure(figsize=(5.0, 5.0), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     paint(figure.add_subplot())
-    figure.savefig(path)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")
 
 
 def _draw_roc(axes: Any, roc: pd.DataFrame, areas: dict[str, float], min_tpr: float | None) -> None:

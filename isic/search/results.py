@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,6 +14,8 @@ from isic.search.options import SearchOptions
 from isic.search.slots import FAILURE, RUN
 
 log = logging.getLogger(__name__)
+
+PLOTLY = "plotly.min.js"
 
 
 def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
@@ -65,14 +68,23 @@ def write_results(study: optuna.Study, search: SearchOptions) -> None:
             attrs=("number", "value", "state", "duration", "params", "user_attrs")
         )
         write_text(search.folder / "trials.csv", table.to_csv(index=False))
+        _write_plotly(search.folder / PLOTLY)
         for name, draw in (_pictures(study) if best_trials(study, 1) else {}).items():
             try:
                 figure = draw()
             except (ValueError, RuntimeError, ZeroDivisionError) as error:
                 log.info("%s.html not drawn: %s", name, str(error).partition("\n")[0])
                 continue
-            # one copy of plotly beside them: the pages need no network
-            figure.write_html(search.folder / f"{name}.html", include_plotlyjs="directory")
+            write_text(search.folder / f"{name}.html", figure.to_html(include_plotlyjs=PLOTLY))
+
+
+def _write_plotly(path: Path) -> None:
+    """One copy beside the pages, which then need no network."""
+    from plotly.offline import get_plotlyjs
+
+    script = get_plotlyjs()
+    if not path.exists() or path.stat().st_size != len(script.encode()):
+        write_text(path, script)
 
 
 def _pictures(study: optuna.Study) -> dict[str, Callable[[], Any]]:

@@ -23,6 +23,7 @@ import optuna
 from optuna.storages import JournalStorage, RDBStorage
 
 from isic.errors import ConfigError, IsicError
+from isic.files import file_lock
 from isic.search.journal import Journal, LockFile
 from isic.search.options import SearchOptions
 
@@ -123,8 +124,6 @@ def _journal(path: Path) -> Store:
 def _sqlite(url: str, search: SearchOptions, lost: Callable[..., None]) -> Store:
     import sqlite3
 
-    from filelock import FileLock
-
     path = Path(url.removeprefix("sqlite:///")).absolute()
     if not search.storage:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,9 +137,10 @@ def _sqlite(url: str, search: SearchOptions, lost: Callable[..., None]) -> Store
         hint = "end the program that holds it" if locked else "its folder must exist, be writable"
         raise ConfigError(f"storage: {path}: {error}; {hint}, or give another storage=") from None
     waits = {"connect_args": {"timeout": PATIENCE}}
-    with FileLock(f"{path}.lock"):  # two processes would race to make the tables
+    lock = path.with_name(f"{path.name}.lock")
+    with file_lock(lock):  # two processes would race to make the tables
         storage = _tables(f"sqlite:///{path}", f"sqlite:///{path}", waits, search, lost)
-    return Store(storage, f"sqlite:///{path}", lambda: FileLock(f"{path}.lock"))
+    return Store(storage, f"sqlite:///{path}", lambda: file_lock(lock))
 
 
 def _postgresql(url: str, search: SearchOptions, lost: Callable[..., None]) -> Store:

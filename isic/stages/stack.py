@@ -28,7 +28,7 @@ from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
 from isic.predictions import read_score, score_line
 from isic.prepare import open_index
-from isic.runs import waiting_lock, write_text
+from isic.runs import PREFIX, waiting_lock, write_text
 from isic.signatures import check_signatures
 from isic.split.making import make_split
 from isic.split.options import Split
@@ -130,7 +130,8 @@ def refuse_other(
     if list(folder.glob("fold*")):
         raise ConfigError(f"{folder} holds an image run; give the stack another name=...")
     stored = yaml.safe_load(file.read_text()) if file.exists() else None
-    if foreign := [] if stored else sorted(p.name for p in folder.glob("*") if p.name not in OWN):
+    names = sorted(p.name for p in folder.glob("*") if not p.name.startswith(PREFIX))
+    if foreign := [] if stored else [name for name in names if name not in OWN]:
         raise ConfigError(
             f"{folder} holds {first_five(foreign)} and no stack; give the stack another name=..."
         )

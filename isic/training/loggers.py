@@ -4,6 +4,7 @@ Trainings never depend on W&B: what it gets is written to disk, and another proc
 """
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from isic.dashboard import close_run, is_on, open_run, tolerated
+from isic.files import write_text
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,9 @@ class MetricsTable(Logger):
         with self.path.open(newline="") as file:
             rows = [r for r in csv.reader(file) if len(r) == 4]
         kept = rows[:1] + [r for r in rows[1:] if r[1].isdigit() and int(r[1]) < step]
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
-        temporary.replace(self.path)
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(kept)
+        write_text(self.path, text.getvalue())
 
 
 def _is_first_rank() -> bool:

@@ -1,11 +1,15 @@
 """Bytes come out of HDF5 as stored, in every storage form."""
 
+import errno
+import fcntl
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 
 from isic.errors import DataError
-from isic.images.hdf5 import Hdf5Images, read_images
+from isic.images.hdf5 import Hdf5Images, lock_refused, read_images
 
 
 @pytest.fixture
@@ -71,3 +75,28 @@ def test_a_file_that_begins_with_a_block_of_the_user_is_read_too(tmp_path, tile)
     with h5py.File(path, "w", userblock_size=512) as file:
         file["S"] = np.bytes_(tile(5))
     assert list(read_images(path, ["S"])) == [tile(5)]
+
+
+def test_a_locked_file_is_whole(tmp_path: Path) -> None:
+    """Another program writes to it, or it forgot to close it: nothing has to be downloaded."""
+    path = tmp_path / "train-image.hdf5"
+    with h5py.File(path, "w") as file:
+        file["a"] = np.void(b"jpeg")
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DataError) as caught:
+            Hdf5Images(path)
+    text = str(caught.value)
+    assert str(path) in text
+    assert "HDF5_USE_FILE_LOCKING=FALSE" in text
+    assert "download" not in text
+    assert Hdf5Images(path).read("a") == b"jpeg"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(number: int) -> None:
+    said = f"unable to lock file, errno = {number}, error message = '...'"
+    refused = lock_refused("/data/train-image.hdf5", OSError(f"Unable to open file ({said})"))
+    assert "/data/train-image.hdf5" in str(refused)
+    assert "HDF5_USE_FILE_LOCKING=FALSE" in str(refused)
+    assert lock_refused("/data/a.hdf5", OSError("Unable to open file (truncated file)")) is None

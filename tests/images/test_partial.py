@@ -9,15 +9,18 @@ import sys
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from isic.errors import IsicError
+from isic.files import file_lock
 from isic.images import convert, pack, partial
 from isic.images.pack import build_pack
 from isic.images.packfile import Pack
+from isic.images.partial import beside, remove_forgotten
 
 IMAGES = 40
 KILLED = """
@@ -287,3 +290,19 @@ pack.build_pack(sys.argv[1], sys.argv[3:], cache_root=sys.argv[2])
     assert packer.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT)
     assert "stopped after 12 of 40 images; the same command goes on from there" in said
     assert made(folder, cache) == made(folder, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("days", "held", "stays"), [(2, False, False), (0, False, True), (2, True, True)]
+)
+def test_what_no_packer_takes_up_any_more_goes(tmp_path, caplog, days, held, stays):
+    caplog.set_level("INFO")
+    pack = tmp_path / "old-jpeg-0123.pack"
+    then = time.time() - days * 86400 - 60
+    for kind in ("partial", "journal"):
+        beside(pack, kind).write_bytes(b"half")
+        os.utime(beside(pack, kind), (then, then))
+    with file_lock(tmp_path / f"{pack.name}.lock") if held else nullcontext():
+        remove_forgotten(tmp_path)
+    assert [beside(pack, kind).exists() for kind in ("partial", "journal")] == [stays, stays]
+    assert ("removed" in caplog.text) != stays

@@ -1,5 +1,6 @@
 """The ISIC 2024 reader: both layouts, every quirk of the official files, every fault at once."""
 
+import fcntl
 import shutil
 import time
 from pathlib import Path
@@ -400,3 +401,15 @@ def test_real_kaggle_rows(real_root: Path, tmp_path: Path) -> None:
     assert table["target"].tolist()[:5] == [1, 0, 1, 1, 0]
     assert table["diagnosis"][2].endswith("Squamous cell carcinoma, Invasive")
     assert table["lesion_id"].notna().sum() == 3
+
+
+def test_a_locked_store_is_an_error_and_not_taken_for_complete(copy: Path) -> None:
+    """Loose files lie beside it: which ids the store lacks cannot be seen, and would be kept."""
+    stray = pd.DataFrame({"image_id": ["ISIC_0000000"]})
+    (copy / "train-image").mkdir()
+    (copy / "train-image" / f"{stray['image_id'][0]}.jpg").touch()
+    with (copy / "train-image.hdf5").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="HDF5_USE_FILE_LOCKING=FALSE"):
+            build_index(copy)
+    assert build_index(copy).table["image"].notna().all()

@@ -89,3 +89,19 @@ def test_one_class_only_gives_a_confusion_matrix_alone(tmp_path: Path, caplog) -
     assert {p.name for p in tmp_path.iterdir()} == FILES
     assert pd.read_csv(tmp_path / "roc.csv").empty
     assert "no curve of malignant" in caplog.text
+
+
+def test_a_picture_that_is_not_finished_is_not_there(tmp_path, monkeypatch):
+    """Killed, or the disk is full: the picture of before stays whole."""
+    from matplotlib.figure import Figure
+
+    def torn(self, file, **_):
+        file.write(b"\x89PNG")
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "roc.png").write_bytes(b"before")
+    monkeypatch.setattr(Figure, "savefig", torn)
+    with pytest.raises(OSError, match="No space"):
+        write_curves(tmp_path, [0, 1, 0, 1], [0.1, 0.8, 0.3, 0.6], ("benign", "malignant"))
+    assert (tmp_path / "roc.png").read_bytes() == b"before"
+    assert not list(tmp_path.glob(".tmp-*"))
