@@ -17,8 +17,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from isic.checksums import read_yaml
 from isic.errors import ConfigError
 
 Flat = dict[str, Any]
@@ -168,9 +167,8 @@ def _lacks(flat: Flat, key: str) -> bool:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Read a `config.yaml`, fast, by libyaml: a grid typed again reads those of all runs."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    read: dict[str, Any] = yaml.load(file.read_text(), Loader=loader)
+    """Read a `config.yaml`. Raises Damaged where it is not as it was written."""
+    read: dict[str, Any] = read_yaml(file)
     return read
 
 
@@ -221,6 +219,6 @@ def same_experiment(
                 same = not apart and trained(file.parent)
             if same:
                 return file.relative_to(runs).parts[0]
-        except (OSError, ValueError, AttributeError, yaml.YAMLError):  # no config of ours
+        except (OSError, ValueError, AttributeError):  # no config of ours
             continue
     return None

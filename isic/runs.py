@@ -7,7 +7,6 @@ such a name that holds the same experiment is used before a new one is made: the
 changes with a key that a later version adds, what it learns does not.
 """
 
-import json
 import logging
 import shutil
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from isic.checksums import is_damaged, read_json, sealed_yaml
 from isic.errors import ConfigError
 from isic.files import PREFIX, file_lock, waiting_lock, whole_file, write_text
 from isic.identity import (
@@ -72,7 +72,7 @@ class RunFolder:
 
     def score(self) -> dict[str, Any]:
         """The contents of `score.json`."""
-        score: dict[str, Any] = json.loads(self.score_file.read_text())
+        score: dict[str, Any] = read_json(self.score_file)
         return score
 
     def claim(
@@ -104,6 +104,8 @@ class RunFolder:
         entry = {**config, **content}
         if (self.path.parent / "config.yaml").exists():
             raise ConfigError(f"{self.path.parent} holds a stack; give another name=...")
+        if overwrite and leads and is_damaged(self.config_file):
+            self.config_file.unlink()
         changed = changed_from(self.config_file, entry, defaults)
         again = {} if overwrite else self._predicts_only(entry, defaults, trained)
         if changed and again:
@@ -211,8 +213,7 @@ def _another(fold: Path, changed: list[str], *, mend: str) -> ConfigError:
 
 
 def _dumped(config: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(dict(config), sort_keys=False)
-    return text
+    return sealed_yaml(yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def _goes_on(file: Path, start: tuple[str, int]) -> bool:

@@ -180,8 +180,7 @@ class LesionDataset(Dataset[Batch]):
             if pack.pixels is None:
                 return decode(pack.encoded(row), min_side=self.transform.min_side, max_pixels=None)
             if pack.status[row] == OK:
-                pixels: Pixels = pack.pixels[row]
-                return pixels
+                return pack.pixels_of(row)
             raise ImageError(pack.reason(row))
         except ImageError as error:
             # A plain RuntimeError: a worker's exception must unpickle, or the loader hangs.

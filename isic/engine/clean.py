@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from filelock import Timeout
 from omegaconf import DictConfig
 
 from isic.errors import ConfigError
 from isic.files import file_lock, whole_file
-from isic.runs import RunFolder
+from isic.runs import RunFolder, read_config
 from isic.training.checkpoint import read
 
 log = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ def finished_folds(root: Path) -> list[RunFolder]:
 
 def wasted(fold: RunFolder) -> Iterator[Waste]:
     """What of a finished fold could go; nothing where the scored checkpoint is not whole."""
-    config = yaml.safe_load(fold.config_file.read_text())
+    config = read_config(fold.config_file)
     best = config["evaluate"] == "best" and config["fold"] != "all"
     scored, other = (fold.best, fold.last) if best else (fold.last, fold.best)
     if not scored.exists():

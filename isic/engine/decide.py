@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from isic.engine.finished import build_metrics
 from isic.errors import ConfigError, DataError
@@ -20,6 +19,7 @@ from isic.predictions.fitted import Fitted, calibrated, decided, unknown_scored
 from isic.predictions.table import classes_of, prob_columns, probabilities
 from isic.predictions.thresholds import cuts_at_half
 from isic.predictions.unknown import UNKNOWN
+from isic.runs import read_config
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def fit_of(
 def _unfinished(run: Path) -> str:
     """The folds of a run that are not finished, as fold= takes them."""
     configs = sorted(run.glob("fold*/config.yaml"))
-    n_folds = yaml.safe_load(configs[0].read_text())["n_folds"] if configs else 0
+    n_folds = read_config(configs[0])["n_folds"] if configs else 0
     absent = [k for k in range(n_folds) if not (run / f"fold{k}" / "score.json").exists()]
     return ",".join(map(str, absent))
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
-import yaml
 from hydra.utils import instantiate
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from isic.index.schema import refuse_untrained, sample_rows
 from isic.predictions.table import ENERGY
 from isic.predictions.unknown import UNKNOWN
 from isic.prepare import Rows, has_images
+from isic.runs import read_config
 from isic.signatures import check_signatures
 from isic.split.making import fold_rows, open_split
 from isic.split.split_file import split_hash
@@ -67,7 +67,7 @@ def find_checkpoints(
 def _folds(run: Path, key: str) -> list[Path]:
     """The numbered folds of a run, else `foldall`; a fold folder stands for itself."""
     if (run / "config.yaml").exists():
-        if "stacker" in yaml.safe_load((run / "config.yaml").read_text()):
+        if "stacker" in read_config(run / "config.yaml"):
             mend = f"predict.py stack={run}" if key == "ckpt" else "name a run that has checkpoints"
             raise CheckpointError(f"{key}: {run.resolve()} is a stack: {mend}")
         return [run]
@@ -76,7 +76,7 @@ def _folds(run: Path, key: str) -> list[Path]:
         return [run / "foldall"]
     if not numbered:
         raise CheckpointError(f"{key}: {run.resolve()} is neither a run nor a fold: no config.yaml")
-    n_folds = yaml.safe_load((numbered[0] / "config.yaml").read_text())["n_folds"]
+    n_folds = read_config(numbered[0] / "config.yaml")["n_folds"]
     if len(numbered) < n_folds and key == "ckpt":
         log.warning("%s: %d of %d folds are there and averaged", run, len(numbered), n_folds)
     return numbered
@@ -88,7 +88,7 @@ def _scored_checkpoint(fold: Path, key: str) -> Path:
             f"{key}: {fold.resolve()} is not finished (no score.json): give its train.py command "
             f"again{', or name its checkpoint file' if key == 'ckpt' else ''}"
         )
-    config = yaml.safe_load((fold / "config.yaml").read_text())
+    config = read_config(fold / "config.yaml")
     name = "best" if config["evaluate"] == "best" and config["fold"] != "all" else "last"
     if not (fold / "checkpoints").exists():
         raise CheckpointError(

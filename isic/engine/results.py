@@ -5,7 +5,6 @@ rows, and where targets exist `score.json`, whose `submitted` scores what the su
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from isic.assemble import score_predictions, submit, with_targets
+from isic.checksums import sealed_json
 from isic.engine.decide import as_predicted, as_submitted
 from isic.engine.finished import build_metrics
 from isic.errors import ConfigError
@@ -104,7 +104,7 @@ def _write_source(
         "images": bool(config["images"]),
         **{key: config[key] for key in WAYS},
     }
-    write_text(folder / "source.json", json.dumps(source, indent=1) + "\n")
+    write_text(folder / "source.json", sealed_json(source, indent=1))
 
 
 def _write_score(

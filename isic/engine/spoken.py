@@ -98,5 +98,6 @@ def log_mistakes(loggers: Sequence[Any], rows: Rows, frame: pd.DataFrame, n: int
 def _thumbnail(rows: Rows, row: int, side: int = 128) -> NDArray[np.uint8]:
     """A packed image, of the first view that is there, at one size, uint8 (side, side, 3)."""
     pack = next(pack for pack in rows.packs if pack.status[row] == OK)
-    image = decode(pack.encoded(row), max_pixels=None) if pack.pixels is None else pack.pixels[row]
+    packed = pack.pixels is not None
+    image = pack.pixels_of(row) if packed else decode(pack.encoded(row), max_pixels=None)
     return fit(image, side)

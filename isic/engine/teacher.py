@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 
@@ -33,11 +32,12 @@ from isic.data import LesionDataModule
 from isic.engine.build import build_data, quiet
 from isic.engine.content import Described
 from isic.engine.inference import find_checkpoints, lone_trainer, predict_rows
+from isic.engine.soft_labels import keep_labels, kept_labels
 from isic.errors import CheckpointError, ConfigError, DataError, first_five
 from isic.index.metadata import MetadataEncoder
 from isic.index.schema import archive_hash, index_hash
 from isic.predictions import assemble_oof
-from isic.runs import waiting_lock, whole_file
+from isic.runs import read_config, waiting_lock
 from isic.split.split_file import TRAINS, read_split, split_hash
 from isic.training.checkpoint import load, read
 from isic.training.distill import KEY, teacher_logits
@@ -86,7 +86,7 @@ def _opened(name: str, runs: Path) -> Teacher:
         )
     found: dict[int | str, Path] = {}
     for path in find_checkpoints([str(run)], key="distill.teacher"):
-        config = yaml.safe_load((path.parent.parent / "config.yaml").read_text())
+        config = read_config(path.parent.parent / "config.yaml")
         found[config["fold"]] = path
     needed = [] if "all" in found else range(config["n_folds"])
     if absent := [str(k) for k in needed if k not in found]:
@@ -228,16 +228,15 @@ def soft_labels(
     key = _hash([*content, *ids])
     path = Path(config["paths"]["cache"]).resolve() / "teachers" / f"{key}.parquet"
     with waiting_lock(path.with_suffix(".lock"), "asking the teacher"):
-        if not path.exists():
+        table = kept_labels(path)
+        if table is None:
             each = np.stack([_probs_of(t, config, data, own=own) for t in teachers])
             known = np.isfinite(each)
             with np.errstate(invalid="ignore"):
                 mean = np.where(known, each, 0).sum(axis=0) / known.sum(axis=0)
             table = pd.DataFrame(mean, columns=list(data.index.info.classes), index=ids)
-            with whole_file(path) as file:
-                table.reset_index().to_parquet(file)
+            keep_labels(path, table)
             log.info("teacher: wrote %s", path)
-    table = pd.read_parquet(path)
     return table[list(data.index.info.classes)].to_numpy(np.float64)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from isic.checksums import BLANK, check, fill_in
 from isic.features.family import Family, FeatureTable, State
 from isic.runs import whole_file
 
@@ -89,8 +90,10 @@ def _write(path: Path, table: FeatureTable) -> None:
 
     columns = {IDS: pa.array(table.ids, pa.string())}
     columns |= {name: pa.array(table.values[:, i]) for i, name in enumerate(table.names)}
+    made = pa.table(columns, metadata={"checksum": BLANK})
     with whole_file(path) as file:  # floats of measured values hardly compress
-        pq.write_table(pa.table(columns), file, compression="none", use_dictionary=False)
+        pq.write_table(made, file, compression="none", use_dictionary=False)
+        fill_in(file)
 
 
 def _read(path: Path) -> FeatureTable | None:
@@ -99,10 +102,11 @@ def _read(path: Path) -> FeatureTable | None:
     import pyarrow.parquet as pq
 
     try:
+        check(path)
         table = pq.read_table(path, memory_map=True)
     except FileNotFoundError:
         return None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         log.warning("%s is no whole feature table and is made again: %s", path, error)
         return None
     names = tuple(table.column_names[1:])

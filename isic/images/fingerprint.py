@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from isic.checksums import BLANK, check, fill_in
 from isic.errors import IsicError
 from isic.images.decode import ImageError, Pixels, decode
 from isic.images.scan import scan
@@ -177,11 +178,14 @@ def _write(path: Path, sources: Sources, refs: Sequence[Ref], workers: int | Non
 def _save(path: Path, stored: bytes | bytearray) -> None:
     with whole_file(path) as file:
         np.save(file, np.frombuffer(stored, PRINT))
+        file.write(BLANK.encode())  # behind the array, where no reader looks
+        fill_in(file)
 
 
 def _open_whole(path: Path, rows: int) -> Prints | None:
     """The stored fingerprints, mapped; None where there are none or not those of `rows` images."""
     try:
+        check(path)
         prints = np.load(path, mmap_mode="r")
     except FileNotFoundError:
         return None

@@ -2,30 +2,37 @@
 
 Layout, little-endian: header (`_HEADER`, padded to 4,096 bytes), payload (encoded bytes, or
 uint8 (N, S, S, 3) where the pack holds pixels), tail (start int64, length int64, status uint8,
-name end int64, names UTF-8, reasons JSON).
+name end int64, CRC-32C of the row's bytes uint32, names UTF-8, reasons JSON). Version 1 has no CRC.
 
-Trap: the payload has no checksum, reading 1 GB at every start would cost seconds. A file is taken
-for whole when its size is the one in the header and the digest over header and tail holds;
-since it gets its name only after fsync, a torn payload under a right tail cannot come about.
+A file is taken for whole when its size is the one in the header and the digest over header and
+tail holds. Its payload is compared row by row: of up to `CHECKED_AT_ONCE` bytes when the file is
+opened, so that a damaged one is made again, else when a row is first read, since reading 1 GB at
+every start would cost seconds.
+Trap: a worker that meets a damaged row can only end the command. It removes the pack, so that the
+same command makes a new one.
 """
 
 import hashlib
 import json
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from isic.checksums import Damaged, RowSums, crc_of
 from isic.images.decode import Pixels
 
 OK, UNREADABLE, MISSING = 0, 1, 2
 PAGE_BYTES = 4096
 HEADER_BYTES = PAGE_BYTES  # so that pixels begin on a page
-TAIL_ROW_BYTES = 8 + 8 + 1 + 8  # of the tail, besides the names
+TAIL_ROW_BYTES = 8 + 8 + 1 + 8 + 4  # of the tail, besides the names
+CHECKED_AT_ONCE = 1 << 26  # bytes, 64 MB: 5 to 40 ms, by the number of rows
 _HEADER = struct.Struct("<8sIIQQQ16s")  # magic, version, pixel side, rows, tail, size, digest
-_MAGIC, _VERSION = b"ISICPACK", 1
+_MAGIC, _VERSION = b"ISICPACK", 2
+_WITHOUT_SUMS = 1  # version of packs up to 0.1
 
 
 class Pack:
@@ -37,17 +44,25 @@ class Pack:
 
     status: npt.NDArray[np.uint8]
     pixels: Pixels | None
+    _sums: RowSums | None
 
     def __init__(self, path: str | Path) -> None:
+        self._checked = False  # whether every row was compared with its checksum
         self._open(Path(path), verify=True)
+        if self._sums and self.nbytes <= CHECKED_AT_ONCE:
+            for row in range(len(self)):
+                if not self._sums.same(row, self._row(row)):
+                    raise ValueError(f"{path}: the checksum of {self.name(row)} differs")
+            self._checked = True
 
     def __len__(self) -> int:
         return len(self.status)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "checked": self._checked}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self._checked = state["checked"]
         self._open(state["path"], verify=False)
 
     def __repr__(self) -> str:
@@ -55,9 +70,25 @@ class Pack:
         return f"Pack({str(self.path)!r}: {len(self):,} rows, {kind}, {self.nbytes / 1e9:.2f} GB)"
 
     def encoded(self, row: int) -> npt.NDArray[np.uint8]:
-        """The stored bytes of a row, a view into the file; empty where the image is missing."""
+        """The stored bytes of a row, a view into the file; empty where the image is missing.
+
+        Raises:
+            Damaged: They are not what was written; the file is removed.
+        """
+        data = self._row(row)
+        if self._sums and not self._sums.same(row, data):
+            raise self._damaged(row)
+        return data
+
+    def _row(self, row: int) -> npt.NDArray[np.uint8]:
         start = int(self._start[row])
         return self._bytes[start : start + int(self._length[row])]
+
+    def pixels_of(self, row: int) -> Pixels:
+        """The pixels of a row, uint8 (S, S, 3), of a pack that holds them. Raises as `encoded`."""
+        assert self.pixels is not None
+        side = self.pixels.shape[1]
+        return self.encoded(row).reshape(side, side, 3)
 
     def name(self, row: int) -> str:
         """The reference that the row was built from: `folder/name.jpg` or `file.hdf5#<id>`."""
@@ -67,6 +98,15 @@ class Pack:
     def reason(self, row: int) -> str:
         """Why the row is not OK; empty where it is."""
         return self._reasons.get(str(int(row)), "")
+
+    def _damaged(self, row: int) -> Damaged:
+        with suppress(OSError):  # a cache that may not be written to
+            self.path.unlink()
+        mend = "it is made again" if not self.path.exists() else "delete it"
+        return Damaged(
+            f"{self.path} has changed since it was written: the checksum of {self.name(row)} (row "
+            f"{row}) differs. Give the same command again: {mend}"
+        )
 
     def warm(self) -> None:
         """Read a byte of every page: later reads meet no page fault. Takes as long as the disk."""
@@ -81,22 +121,28 @@ class Pack:
             raise ValueError(f"{path}: shorter than a pack's header")
         header = _HEADER.unpack(self._bytes[: _HEADER.size].tobytes())
         magic, version, side, rows, tail, size, digest = header
-        if magic != _MAGIC or version != _VERSION or size != self.nbytes:
+        known = version in (_WITHOUT_SUMS, _VERSION)
+        if magic != _MAGIC or not known or size != self.nbytes:
             raise ValueError(f"{path}: no whole pack of version {_VERSION}")
         if verify and _digest(header[:-1], self._bytes[tail:]) != digest:
             raise ValueError(f"{path}: its tables do not match their digest")
-        self._read_tail(tail, rows)
+        self._read_tail(tail, rows, with_sums=version != _WITHOUT_SUMS)
         self.pixels = None
         if side:
             end = HEADER_BYTES + rows * side * side * 3
             self.pixels = self._bytes[HEADER_BYTES:end].reshape(rows, side, side, 3)
 
-    def _read_tail(self, at: int, rows: int) -> None:
+    def _read_tail(self, at: int, rows: int, *, with_sums: bool) -> None:
         self._start = np.frombuffer(self._bytes, "<i8", rows, at)
         self._length = np.frombuffer(self._bytes, "<i8", rows, at + 8 * rows)
         self.status = np.frombuffer(self._bytes, np.uint8, rows, at + 16 * rows)
         self._name_end = np.frombuffer(self._bytes, "<i8", rows, at + 17 * rows)
-        names = at + TAIL_ROW_BYTES * rows
+        names = at + (TAIL_ROW_BYTES - 4) * rows
+        self._sums = None
+        if with_sums:
+            sums = np.frombuffer(self._bytes, "<u4", rows, names)
+            self._sums = RowSums(sums, checked=self._checked)
+            names += sums.nbytes
         names_end = names + (int(self._name_end[-1]) if rows else 0)
         self._names = self._bytes[names:names_end]
         self._reasons: dict[str, str] = json.loads(bytes(self._bytes[names_end:]))
@@ -112,6 +158,7 @@ class PackWriter:
         self._file, self._side = file, side
         self._at = HEADER_BYTES
         self._length: list[int] = []
+        self._sums: list[int] = []
         self._names: list[bytes] = []
         self._reasons: dict[str, str] = {}
         self.status: list[int] = []
@@ -124,14 +171,18 @@ class PackWriter:
     def add(self, name: str | None, data: bytes, *, status: int = OK, reason: str = "") -> None:
         """Append one row."""
         self._file.write(data)
-        self.restore(name, len(data), status=status, reason=reason)
+        self.restore(name, len(data), crc_of(data), status=status, reason=reason)
 
-    def restore(self, name: str | None, length: int, *, status: int, reason: str) -> None:
-        """A row whose bytes the file holds."""
+    def restore(self, name: str | None, length: int, crc: int, *, status: int, reason: str) -> None:
+        """A row whose bytes the file holds.
+
+        crc: CRC-32C of these bytes.
+        """
         if reason:
             self._reasons[str(len(self))] = reason
         self._at += length
         self._length.append(length)
+        self._sums.append(crc)
         self.status.append(status)
         self._names.append((name or "").encode())
 
@@ -148,6 +199,7 @@ class PackWriter:
         name_end = np.cumsum([len(name) for name in self._names], dtype="<i8")
         tail = b"".join(
             [start.tobytes(), length.tobytes(), bytes(self.status), name_end.tobytes()]
+            + [self._sum_table()]
             + self._names
             + [json.dumps(self._reasons).encode()]
         )
@@ -155,6 +207,9 @@ class PackWriter:
         fields = (_MAGIC, _VERSION, self._side, rows, self._at, self._at + len(tail))
         self._file.seek(0)
         self._file.write(_HEADER.pack(*fields, _digest(fields, tail)))
+
+    def _sum_table(self) -> bytes:
+        return np.array(self._sums, "<u4").tobytes()
 
 
 def _digest(fields: tuple[Any, ...], tail: bytes | npt.NDArray[np.uint8]) -> bytes:

@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 2.0  # of work that a kill may cost; an fsync for each chunk would cost more
 _FORM = 1  # of the journal
-_BLOCK = 1 << 24  # bytes compared at once
 
 
 class _Commit(NamedTuple):
@@ -74,11 +73,11 @@ class PartialPack:
         self._lines: BinaryIO = self._journal.open(mode)  # type: ignore[assignment]
         self._writer = PackWriter(self._file, side=self._side)
         self._lines.write(_line(self._head))
-        for commit in commits:
+        for commit, sums in commits:
             self._lines.write(_line(commit))
-            for length, status, reason in zip(*commit[:3], strict=True):
+            for length, status, reason, crc in zip(*commit[:3], sums, strict=True):
                 name = self._images[self.done]
-                self._writer.restore(name, length, status=status, reason=reason)
+                self._writer.restore(name, length, crc, status=status, reason=reason)
         self._lines.truncate()
         self._writer.go_on()
         self._committed, self._next = self.done, time.monotonic() + COMMIT_SECONDS
@@ -142,8 +141,8 @@ class PartialPack:
     def _said(self) -> str:
         return f"{self._committed:,} of {len(self._images):,} images"
 
-    def _found(self) -> Iterator[_Commit]:
-        """What an earlier packer's journal says and its payload bears out."""
+    def _found(self) -> Iterator[tuple[_Commit, list[int]]]:
+        """What an earlier packer's journal says and its payload bears out, with each row's CRC."""
         if not (self._journal.exists() and self._partial.exists()):
             return
         lines = self._journal.read_bytes().splitlines(keepends=True)
@@ -157,10 +156,11 @@ class PartialPack:
                 if content is None:  # written while its writer was killed
                     return
                 commit = _Commit(*content)
-                if _crc_of(file, sum(commit.length)) != commit.crc:
+                sums, crc = _sums_of(file, commit.length)
+                if crc != commit.crc:
                     log.warning("%s: not as its journal says; some rows again", self._partial)
                     return
-                yield commit
+                yield commit, sums
 
 
 def beside(path: Path, kind: str) -> Path:
@@ -200,11 +200,14 @@ def _content(line: bytes) -> Any:
     return json.loads(text)
 
 
-def _crc_of(file: BinaryIO, size: int) -> int:
-    crc = 0
-    while size > 0 and (block := file.read(min(size, _BLOCK))):
-        crc, size = google_crc32c.extend(crc, block), size - len(block)
-    return crc
+def _sums_of(file: BinaryIO, lengths: Sequence[int]) -> tuple[list[int], int]:
+    """The CRC of each row that comes next, and of all of them end to end."""
+    sums, crc = [], 0
+    for length in lengths:
+        row = file.read(length)
+        sums.append(google_crc32c.value(row))
+        crc = google_crc32c.extend(crc, row)
+    return sums, crc
 
 
 def _sync(file: BinaryIO) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from isic.checksums import BLANK, check, fill_in
 from isic.index.schema import DatasetInfo, Index
 from isic.runs import whole_file
 
@@ -122,9 +123,11 @@ def _write(path: Path, index: Index) -> None:
         "ids": index.ids,
     }
     table = pa.Table.from_pandas(index.table, preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), METADATA: json.dumps(about).encode()}
+    metadata = {METADATA: json.dumps(about).encode(), b"checksum": BLANK.encode()}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
     with whole_file(path) as file:
-        pq.write_table(table.replace_schema_metadata(metadata), file, compression="lz4")
+        pq.write_table(table, file, compression="lz4")
+        fill_in(file)
 
 
 def _read(path: Path, root: Path) -> Index | None:
@@ -133,6 +136,7 @@ def _read(path: Path, root: Path) -> Index | None:
     import pyarrow.parquet as pq
 
     try:
+        check(path, mend="it is a copy of what the tables say")
         about = json.loads(pq.read_metadata(path).metadata[METADATA])
         mounts = {name: Path(folder) for name, (folder, _) in about["mounts"].items()}
         if any(tree_stamp(mounts[name]) != stamp for name, (_, stamp) in about["mounts"].items()):

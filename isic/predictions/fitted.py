@@ -7,7 +7,6 @@ Trap: it was fitted on single models' rows; what it is worth is said by the nest
 `score.json`, never by applying it to the rows that it was fitted on.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from isic.checksums import Damaged, read_json, sealed_json
 from isic.errors import DataError
 from isic.predictions.table import (
     classes_of,
@@ -52,7 +52,7 @@ class Fitted:
     def write(self, folder: Path) -> Path:
         """Write `thresholds.json` whole or not at all."""
         path = folder / FILE
-        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
+        write_text(path, sealed_json(asdict(self), indent=1))
         return path
 
     @classmethod
@@ -64,7 +64,9 @@ class Fitted:
         """
         path = folder / FILE
         try:
-            return cls(**json.loads(path.read_text()))
+            return cls(**read_json(path))
+        except Damaged:
+            raise
         except (OSError, ValueError, TypeError) as error:
             raise DataError(
                 f"no fit to out-of-fold rows at {path} ({error}): expected a run whose folds are "

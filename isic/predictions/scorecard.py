@@ -7,7 +7,6 @@ Unreadable images are scored with the fallback a submission would use, never lef
 The trap: a metric that is undefined (one class only) is null with its `reason`, not 0.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from isic.checksums import Damaged, read_json, sealed_json
 from isic.errors import DataError
 from isic.metrics import Metric
 from isic.metrics.bootstrap import bootstrap_replicates, percentiles
@@ -137,8 +137,7 @@ def write_score(path: Path | str, score: Mapping[str, Any]) -> Path:
     """Write `score.json` whole or not at all; undefined numbers become null."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_defined(score), indent=2, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, sealed_json(_defined(score), indent=2, allow_nan=False))
     return path
 
 
@@ -155,7 +154,9 @@ def _defined(value: Any) -> Any:
 def read_score(path: Path | str) -> dict[str, Any]:
     """Read a `score.json`; undefined numbers are None."""
     try:
-        read: dict[str, Any] = json.loads(Path(path).read_text())
+        read: dict[str, Any] = read_json(path)
+    except Damaged:
+        raise
     except (OSError, ValueError) as fault:
         raise DataError(f"no readable score at {path}: {fault}; finish that run first") from fault
     return read

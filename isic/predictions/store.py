@@ -15,11 +15,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from isic.checksums import BLANK, Damaged, check, fill_in
 from isic.errors import DataError, first_five
 from isic.predictions.table import COLUMNS, ENERGY, check_predictions, classes_of, prob_columns
 from isic.runs import whole_file
 
 METADATA = b"isic"  # key of the parquet file's metadata, JSON inside
+DAMAGED = (
+    "restore it from a copy, or delete it with the score.json beside it and give the command again "
+    "that wrote it"
+)
 TEXT = ("image_id", "lesion_id", "split", "status")
 
 
@@ -59,10 +64,13 @@ def write_predictions(
         "ranks": ranks,
     }
     table = pa.Table.from_pandas(plain, preserve_index=False)
-    table = table.replace_schema_metadata({METADATA: json.dumps(about).encode()})
+    table = table.replace_schema_metadata(
+        {METADATA: json.dumps(about).encode(), b"checksum": BLANK.encode()}
+    )
     path = Path(path)
     with whole_file(path) as file:
         pq.write_table(table, file, compression="zstd")
+        fill_in(file)
     return path
 
 
@@ -74,7 +82,10 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
     if not path.exists():
         raise DataError(f"no predictions at {path}; finish the run that writes them first")
     try:
+        check(path, mend=DAMAGED)
         table = pq.read_table(path)
+    except Damaged:
+        raise
     except (OSError, ValueError) as fault:
         raise DataError(f"{path} is no readable parquet file ({fault}); write it again") from fault
     stored = (table.schema.metadata or {}).get(METADATA)

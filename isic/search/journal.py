@@ -10,19 +10,25 @@ atomic on NFS from version 3 on, and on every other file system.
 import json
 import logging
 import os
+import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from optuna.storages.journal import JournalFileBackend
 
+from isic.checksums import Damaged, crc_of
+
 log = logging.getLogger(__name__)
 
 PATIENCE = 30.0  # seconds of one and the same lock file, after which its holder counts as dead
 RECORD = b'{"op_code"'  # how every line of Optuna's begins
+CRC = "crc32c"
+_WITHOUT_LINE_END = re.compile(rb'"crc32c":"[0-9a-f]{8}"}.\Z', re.DOTALL)
+MEND = "restore the file from a copy, or begin another study: name=, and storage= where it is set"
 BLOCK = 65536
 
 
@@ -106,7 +112,8 @@ def _sign(path: Path) -> tuple[bytes, int] | None:
 class Journal(JournalFileBackend):
     """Optuna's file of one record a line; half a record that a kill or a full disk left is cut.
 
-    Optuna appends to it, and the line that comes of it makes every later one unreadable.
+    Optuna appends to it, and the line that comes of it makes every later one unreadable. Each
+    record ends with its checksum, a key that Optuna's own reader passes over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -115,14 +122,52 @@ class Journal(JournalFileBackend):
         with path.open("rb") as file:
             _whole_size(file)
 
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The records from a number on, up to the last whole line.
+
+        Raises:
+            Damaged: One of them is not as it was written.
+        """
+        number = log_number_from if log_number_from in self._log_number_offset else 0
+        with open(self._file_path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size  # others may append meanwhile
+            file.seek(self._log_number_offset[number])
+            for line in file:
+                if not line.endswith(b"\n") or file.tell() > size:
+                    return
+                record = _record(line, f"{self._file_path}, line {number + 1}")
+                self._log_number_offset[number + 1] = file.tell()
+                if number >= log_number_from:
+                    yield record
+                number += 1
+
     def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
         """Write whole records behind the last whole one."""
-        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        text = "".join(_line(log) for log in logs)
         with LockFile(self._place), open(self._file_path, "a+b") as file:
             file.truncate(_whole_size(file))
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
+
+
+def _line(record: dict[str, Any]) -> str:
+    """A record as a line, its checksum the last key."""
+    text = json.dumps(record, separators=(",", ":"))
+    return f'{text[:-1]},"{CRC}":"{crc_of(text.encode()):08x}"}}\n'
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    """What a line says, without its checksum, where it has one."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+        crc = record.pop(CRC, None)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise Damaged(f"{where}: no record of a study: {error}; {MEND}") from None
+    text = json.dumps(record, separators=(",", ":")).encode()
+    if crc is not None and crc != f"{crc_of(text):08x}":
+        raise Damaged(f"{where} has changed since it was written: its checksum differs; {MEND}")
+    return record
 
 
 def _whole_size(file: BinaryIO) -> int:
@@ -136,4 +181,6 @@ def _whole_size(file: BinaryIO) -> int:
     torn = tail[tail.rfind(b"\n") + 1 :]
     if len(torn) == size and not RECORD.startswith(torn[: len(RECORD)]):
         raise ValueError(f"expected a line that begins with {RECORD.decode()}")
+    if _WITHOUT_LINE_END.search(torn):  # no kill leaves that
+        raise Damaged(f"{file.name} has changed since it was written: the last line; {MEND}")
     return size - len(torn)

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import optuna
 from optuna.storages import JournalStorage, RDBStorage
 
+from isic.checksums import Damaged
 from isic.errors import ConfigError, IsicError
 from isic.files import file_lock
 from isic.search.journal import Journal, LockFile
@@ -116,6 +117,8 @@ def _journal(path: Path) -> Store:
         stamps.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(f"storage: {path}: {error.strerror}") from None
+    except Damaged:
+        raise
     except (ValueError, KeyError) as error:
         raise ConfigError(f"storage: {path} is no journal of Optuna: {error}") from None
     return Store(storage, f"journal:{path}", lambda: LockFile(claiming), stamps)

@@ -9,6 +9,7 @@ import optuna
 import yaml
 from optuna.study import StudyDirection
 
+from isic.checksums import sealed_yaml
 from isic.errors import CheckpointError, ConfigError, DataError, IsicError
 from isic.runs import flatten, identity, write_text
 from isic.search.alive import Stamp
@@ -142,7 +143,8 @@ def _prepared(base: Mapping[str, Any], search: SearchOptions, jobs: Jobs) -> dic
     begun = log_file.stat().st_size if log_file.exists() else 0
     config = {**base, "folds": list(search.folds), "prepared": str(answer)}
     # the table of runs finds a study by it
-    write_text(search.folder / "prepared.yaml", yaml.safe_dump(config, sort_keys=False))
+    text = sealed_yaml(yaml.safe_dump(config, sort_keys=False))
+    write_text(search.folder / "prepared.yaml", text)
     log.info("data    making sure that what trials read is there: %s", log_file)
     if code := wait_for(jobs, jobs.start(f"prepare_{search.stage}", config, file, log_file)):
         kinds = {e.exit_code: e for e in (ConfigError, DataError, CheckpointError)}

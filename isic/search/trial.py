@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import statistics
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import optuna
 
+from isic.checksums import read_json
 from isic.errors import IsicError
 from isic.search.forks import GLANCE, Jobs, reason, wait_for
 from isic.search.options import SearchOptions
@@ -150,7 +150,7 @@ def trial_config(
 
 def _score(curve: Curve, file: Path) -> float:
     """The monitored metric on every held-out row; the last epoch's where the score has it not."""
-    metrics = json.loads(file.read_text())["metrics"]
+    metrics = read_json(file)["metrics"]
     name = curve.name.removeprefix("val/")
     value = metrics[name]["value"] if name in metrics else None
     if name not in metrics:

@@ -27,6 +27,7 @@ from isic.split.split_file import (
     parse_folds,
     read_cells,
     read_split,
+    refuse_changed,
     split_path,
     write_split,
 )
@@ -97,7 +98,9 @@ def given_split(
             content + "\n".join(group.loc[full.index]).encode(), digest_size=6
         ).hexdigest(),
     )
-    if not copy.exists():
+    if copy.exists():
+        refuse_changed(copy, pd.DataFrame({"image_id": full.index}))
+    else:
         write_split(copy, pd.DataFrame({"image_id": full.index}, index=full.index), full, group)
         log.info("split: wrote %s, from %s", copy, path)
     return copy

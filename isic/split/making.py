@@ -28,6 +28,7 @@ from isic.split.split_file import (
     NEVER,
     TRAINS,
     read_split,
+    refuse_changed,
     split_hash,
     split_path,
     write_split,
@@ -96,6 +97,8 @@ def make_split(
             fold = _share(samples, fold, fraction=fraction, seed=options.seed)
         write_split(path, samples.rows, fold, samples.group)
         log.info("split: wrote %s", path)
+    else:
+        refuse_changed(path, _sample_table(index), whole=fraction == 1)
     return open_split(path)
 
 

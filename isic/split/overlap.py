@@ -7,10 +7,10 @@ without an image are not. Found once and kept under the cache root.
 Trap: alike is what shows the same picture. Two photographs of one lesion are not, however close.
 """
 
-import json
 import logging
 from pathlib import Path
 
+from isic.checksums import read_json, sealed_json
 from isic.errors import IsicError
 from isic.images.fingerprint import images_key, read_fingerprints
 from isic.images.likeness import same_images
@@ -44,7 +44,7 @@ def overlap_pairs(index: Index, *, cache_root: Path) -> list[Pair]:
     if found is None:
         prints = read_fingerprints(sources, refs, cache_root=Path(cache_root))
         found = [(a, b, kind) for a, b, kind, _ in same_images(prints)]
-        write_text(path, json.dumps([VERSION, found]))
+        write_text(path, sealed_json({"version": VERSION, "pairs": found}))
         equal = sum(kind == "bytes" for _, _, kind in found)
         log.info(
             "%d pairs of equal files and %d of images that look the same among %d",
@@ -56,11 +56,13 @@ def overlap_pairs(index: Index, *, cache_root: Path) -> list[Pair]:
 def _kept(path: Path) -> list[tuple[int, int, str]] | None:
     """Row pairs found before; None where there are none, or those of other rules."""
     try:
-        version, found = json.loads(path.read_text())
+        kept = read_json(path)
+        # up to 0.1 a list without a checksum
+        version, found = kept if isinstance(kept, list) else (kept["version"], kept["pairs"])
     except FileNotFoundError:
         return None
-    except ValueError:
-        log.warning("%s is not whole, made again", path)
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s is not whole, made again: %s", path, error)
         return None
     except OSError as error:
         raise IsicError(f"expected a readable file {path}, got {error}") from error

@@ -4,6 +4,7 @@ Every consumer reads this file, so that image models and stackers cannot disagre
 into each checkpoint and predictions table.
 Fold: 0..k-1; -1 = never used; -2 = trains in every fold and never validates; an empty cell = held
 out of everything, -3 in memory.
+`<name>.csv.sha256` beside it says what was written, in the form of `sha256sum -c`.
 Trap: with `fraction` below 1 the file holds the kept rows only, in the folds of the full split.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from isic.checksums import holds, sum_file, sum_line
 from isic.errors import DataError, first_five
 from isic.index.folder.read import read_cells as csv_cells
 from isic.runs import write_text
@@ -58,7 +60,53 @@ def write_split(path: Path, rows: pd.DataFrame, fold: pd.Series, group: pd.Serie
             "fold": cell,
         }
     ).sort_values("image_id")
-    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n"))
+    text = frame.to_csv(index=False, lineterminator="\n")
+    # The checksum comes first: a split without one counts as made by an earlier version.
+    write_text(sum_file(path), sum_line(path, text.encode()))
+    write_text(path, text)
+
+
+def refuse_changed(path: Path, rows: pd.DataFrame, *, whole: bool = True) -> None:
+    """Refuse a split file of our making that is not as it was made.
+
+    One of an earlier version has no checksum; it must name the rows, and keep what belongs together
+    in one fold.
+
+    rows: The labelled train samples, `image_id` and what ties them together.
+    whole: Whether the file names every one of them.
+
+    Raises:
+        DataError: What has changed, and how to use changed folds on purpose.
+    """
+    if sum_file(path).exists():
+        if not holds(path):
+            raise _changed(path, f"its checksum in {sum_file(path).name} differs")
+        return
+    split = read_split(path)
+    known = split["image_id"].isin(rows["image_id"])
+    if not known.all():
+        strangers = split["image_id"][~known]
+        raise _changed(path, f"{len(strangers)} rows are not of it: {first_five(strangers)}")
+    absent = rows["image_id"][~rows["image_id"].isin(split["image_id"])] if whole else ()
+    if len(absent):
+        raise _changed(path, f"it lacks {len(absent)} rows: {first_five(absent)}")
+    used = split[(split["fold"] >= 0) | (split["fold"] == HELD_OUT)]
+    used = used.merge(rows, on="image_id", how="left")
+    for column in ("group", "patient_id", "lesion_id"):
+        if column in used:
+            folds = used.groupby(column)["fold"].agg(["min", "max"])
+            divided = folds.index[folds["min"] != folds["max"]]
+            if len(divided):
+                raise _changed(
+                    path, f"{len(divided)} {column}s lie in several folds: {first_five(divided)}"
+                )
+
+
+def _changed(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path} has changed since it was made: {what}. Delete it to have it made again, or "
+        f"restore it from a copy; to use changed folds on purpose, say split.file={path}"
+    )
 
 
 def read_cells(path: Path) -> pd.DataFrame:

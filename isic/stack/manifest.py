@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from isic.checksums import Damaged, read_json, sealed_json
 from isic.errors import DataError, first_five
 from isic.runs import write_text
 from isic.stack.combine import Mean
@@ -125,7 +126,7 @@ def save_stack(
         "features": learned,
         "models": entries,
     }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    write_text(folder / MANIFEST, sealed_json(manifest, indent=1))
     return folder / MANIFEST
 
 
@@ -138,7 +139,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "python -m isic stack data=DATA runs=[NAME]"
         )
     try:
-        about: dict[str, Any] = json.loads(path.read_text())
+        about: dict[str, Any] = read_json(path, mend="restore it, or fit the stack again")
+    except Damaged:
+        raise
     except ValueError as fault:
         raise DataError(f"{path} is no readable manifest ({fault}); fit the stack again") from fault
     if about.get("version") != VERSION:

@@ -1,23 +1,22 @@
 """`python -m isic pseudo`: confident predictions of test images or of a folder, as `data.extra`."""
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from isic.checksums import read_json
 from isic.errors import ConfigError, DataError
 from isic.index.folder.files import image_names, safe_ids
 from isic.index.schema import Index, index_hash
 from isic.predictions import read_predictions
 from isic.predictions.pseudo import confident, pseudo_rows
 from isic.prepare import open_index
-from isic.runs import write_text
+from isic.runs import read_config, write_text
 
 log = logging.getLogger(__name__)
 
@@ -80,14 +79,14 @@ def _predicted(folder: Path) -> Predicted:
     """The table of `folder`, and where it came from."""
     if (folder / "predictions.parquet").exists():
         frame = read_predictions(folder / "predictions.parquet")
-        source = json.loads((folder / "source.json").read_text())
+        source = read_json(folder / "source.json")
         config = Path(source["config"])
         root, images = Path(source["root"]), bool(source["images"])
     else:
         frame, config = read_predictions(folder / "test.parquet"), _any_config(folder)
         root, images = None, False
     try:
-        trained: dict[str, Any] = yaml.safe_load(config.read_text())
+        trained: dict[str, Any] = read_config(config)
     except OSError as error:
         raise DataError(
             f"the run that predicted {folder} is gone: {error}; predict again"

@@ -14,6 +14,7 @@ from isic.assemble import assemble_run
 from isic.errors import ConfigError, IsicError
 from isic.predictions import read_score
 from isic.prepare import open_index
+from isic.runs import read_config
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def study_lines(root: Path) -> list[str]:
         if not table.exists():
             lines.append(f"study {name}: no worker has ended; its trials are under {file.parent}")
             continue
-        metrics = yaml.safe_load(file.read_text())["metrics"]
+        metrics = read_config(file)["metrics"]
         trials = pd.read_csv(table)
         done = trials["value"][trials["state"] == "COMPLETE"]
         best = done.max() if metrics["mode"] == "max" else done.min()
@@ -63,7 +64,7 @@ def study_lines(root: Path) -> list[str]:
 def _row(folder: Path) -> dict[str, Any]:
     """One line of the table of runs."""
     folds = _configs(folder)
-    config = yaml.safe_load(folds[0].read_text())
+    config = read_config(folds[0])
     score = _score(folder, config)
     done = len([p for p in folds if (p.parent / "score.json").exists()])
     stacked = folds[0].parent == folder  # all folds of a stack are fitted at once

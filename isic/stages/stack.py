@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from isic.checksums import is_damaged, sealed_yaml
 from isic.composition import Composition
 from isic.dashboard import is_on
 from isic.errors import ConfigError, first_five
@@ -28,7 +29,7 @@ from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
 from isic.predictions import read_score, score_line
 from isic.prepare import open_index
-from isic.runs import PREFIX, waiting_lock, write_text
+from isic.runs import PREFIX, read_config, waiting_lock, write_text
 from isic.signatures import check_signatures
 from isic.split.making import make_split
 from isic.split.options import Split
@@ -129,7 +130,9 @@ def refuse_other(
     file = folder / "config.yaml"
     if list(folder.glob("fold*")):
         raise ConfigError(f"{folder} holds an image run; give the stack another name=...")
-    stored = yaml.safe_load(file.read_text()) if file.exists() else None
+    if overwrite and is_damaged(file):
+        return True
+    stored = read_config(file) if file.exists() else None
     names = sorted(p.name for p in folder.glob("*") if not p.name.startswith(PREFIX))
     if foreign := [] if stored else [name for name in names if name not in OWN]:
         raise ConfigError(
@@ -154,7 +157,7 @@ def claim(folder: Path, entry: Mapping[str, Any], *, clears: bool) -> None:
                 shutil.rmtree(child)
             elif child.name not in (*OWN, file.name):  # with a config, a killed one is a stack
                 child.unlink()
-    write_text(file, yaml.safe_dump(dict(entry), sort_keys=False))
+    write_text(file, sealed_yaml(yaml.safe_dump(dict(entry), sort_keys=False)))
 
 
 def _check(config: Mapping[str, Any]) -> None:

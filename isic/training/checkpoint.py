@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import nn
 
+from isic.checksums import check_zip
 from isic.errors import CheckpointError, IsicError
 from isic.runs import PREFIX, whole_file
 from isic.training.losses import Objective
@@ -74,11 +75,16 @@ def read(path: Path | str) -> dict[str, Any]:
     """The checkpoint's dictionary, on the CPU.
 
     Raises:
-        CheckpointError: No such file, not a checkpoint, torn, or with code inside.
+        CheckpointError: No such file, not a checkpoint, torn or damaged, or with code inside.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"checkpoint: no such file: {path.resolve()}")
+    if _is_zip(path) and (damage := check_zip(path)):  # torch does not compare checksums
+        raise CheckpointError(
+            f"{path} is no checkpoint: torn or changed, {path.stat().st_size} bytes: {damage}. "
+            "Restore it from a copy, or train that fold again"
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -89,6 +95,11 @@ def read(path: Path | str) -> dict[str, Any]:
             f"{', '.join(sorted(NEEDED))}. To start from its weights use model.pretrained=PATH."
         )
     return checkpoint
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -43,7 +43,7 @@ def test_round_trip(tmp_path: Path, table: pd.DataFrame, fold: pd.Series, group:
         "ISIC_0000004": 1,
         "ISIC_0000005": 0,
     }
-    assert [p.name for p in path.parent.iterdir()] == ["a.csv"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["a.csv", "a.csv.sha256"]
 
 
 def test_hash_ignores_row_order_and_sees_folds(
@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_file(
     with pytest.raises(OSError, match="no space"):
         write_split(path, table, fold + 1, group)
     assert split_hash(path) == before
-    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "a.csv.sha256"]
 
 
 def test_path_names_archive_method_folds_seed_and_index() -> None:
