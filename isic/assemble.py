@@ -25,7 +25,7 @@ from isic.predictions import (
     write_score,
     write_submission,
 )
-from isic.predictions.fitted import decided, fit_to, nested_decided
+from isic.predictions.fitted import decided, fit_to, nested_chance, nested_decided
 from isic.predictions.submission import find_sample, sample_ids
 from isic.predictions.temperature import calibration_report
 from isic.predictions.thresholds import cuts_at_half
@@ -59,7 +59,8 @@ def decided_scores(
     """The metrics that cut at 0.5, of decided out-of-fold probabilities; none where none cuts.
 
     `<name>_argmax_folded`, and `<name>_nested_thresholds`, whose thresholds were fitted on the rows
-    of the other folds. Thresholds scored on their own rows would flatter.
+    of the other folds. Thresholds scored on their own rows would flatter. The chance level of these
+    is of thresholds that were fitted to scores which know nothing.
     """
     cutting = {name: metric for name, metric in metrics.items() if cuts_at_half(metric)}
     if not cutting or frame["fold"].nunique() < 2:
@@ -72,6 +73,8 @@ def decided_scores(
     ):
         named = {f"{name}_{how}": metric for name, metric in cutting.items()}
         scores |= score(table, classes=index.info.classes, metrics=named)["metrics"]
+    for name, level in nested_chance(joined, cutting).items():
+        scores[f"{name}_nested_thresholds"]["chance"] = level
     return scores
 
 

@@ -139,6 +139,8 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
     for place, (name, value) in enumerate(result["metrics"].items()):
         for key in (f"oof/{name}", *(["score"] if place == 0 else [])):
             facts |= {key: value["value"], f"{key}_low": value["low"], f"{key}_high": value["high"]}
+            if value.get("chance") is not None:
+                facts[f"{key}_chance"] = value["chance"]
     return facts
 
 
@@ -151,13 +153,22 @@ def _charts(curves: Path) -> dict[str, Any]:
     }
     for name, (chart, fields) in CHARTS.items():
         if (curves / f"{name}.csv").exists():
-            table = pd.read_csv(curves / f"{name}.csv")[list(fields.values())]
+            # a class may be called NA, or 01
+            table = pd.read_csv(curves / f"{name}.csv", dtype={"class": str}, keep_default_na=False)
+            table = table[list(fields.values())]
             charts[name] = wandb.plot_table(
                 vega_spec_name=chart, data_table=wandb.Table(dataframe=table), fields=fields
             )
     if (curves / "confusion.csv").exists():
-        charts["confusion"] = _confusion(pd.read_csv(curves / "confusion.csv", index_col=0))
+        charts["confusion"] = _confusion(read_confusion(curves / "confusion.csv"))
     return charts
+
+
+def read_confusion(path: Path) -> pd.DataFrame:
+    """Counts by true class (row) and predicted one; the names are text, whatever they look like."""
+    cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+    counts = cells.iloc[1:, 1:].astype(int).to_numpy()
+    return pd.DataFrame(counts, index=list(cells.iloc[1:, 0]), columns=list(cells.iloc[0, 1:]))
 
 
 def _confusion(counts: pd.DataFrame) -> Any:

@@ -2,6 +2,7 @@
 
 `bootstrap_interval` states how far a score would move with other patients; `paired_interval`
 whether one model beats another on the same rows, with the same resamples for both.
+A mean over classes is one over the same classes in every replicate, see `isic.metrics.replicates`.
 Replicates without a value (one class only) are counted and logged, and the interval is that of the
 others. The trap: images of one patient are alike, so an interval over images is too narrow.
 """
@@ -110,7 +111,8 @@ def percentiles(values: Floats, level: float) -> tuple[float, float]:
     defined = values[~np.isnan(values)]
     if len(defined) < len(values):
         log.warning(
-            "%d of %d bootstrap replicates are undefined (one class); interval over the others",
+            "%d of %d bootstrap replicates are undefined (they drew one class, or no row that the "
+            "score is of); interval over the others",
             len(values) - len(defined),
             len(values),
         )

@@ -94,24 +94,19 @@ class Tally:
     """A metric that only depends on how many rows fall into each cell of a table.
 
     cells: (target (N,), probs (N, C)) -> cell numbers (N, M); every row falls into M cells.
-    finish: (counts (..., cells), classes (C,): has the sample rows of it?) -> metric (...). The
-        counts may be those of a resample, which may have drawn no row of a class.
+    finish: (counts (..., cells), those of the whole sample (cells,), C) -> metric (...). The counts
+        may be those of a resample, which may have drawn no row of a class.
     """
 
     cells: Callable[[Ints, Floats], Ints]
-    finish: Callable[[Floats, Bools], Floats]
+    finish: Callable[[Floats, Floats, int], Floats]
 
     def __call__(self, target: npt.ArrayLike, probs: npt.ArrayLike) -> float:
         """Score one sample."""
         labels, columns = class_probs(target, probs)
         cells = self.cells(labels, columns).ravel()
         counts = np.bincount(cells, minlength=n_cells(columns)).astype(float)
-        return float(self.finish(counts, occurring(labels, columns)))
-
-
-def occurring(target: Ints, probs: Floats) -> Bools:
-    """Which classes have rows, (C,)."""
-    return np.bincount(target, minlength=probs.shape[1]) > 0
+        return float(self.finish(counts, counts, columns.shape[1]))
 
 
 def n_cells(probs: Floats) -> int:
@@ -148,45 +143,76 @@ def _confusion(counts: Floats, n_classes: int) -> Floats:
     return wanted.reshape(*counts.shape[:-1], n_classes, n_classes + 1)
 
 
-def _mean_recall(counts: Floats, known: Bools) -> Floats:
-    table = _confusion(counts, len(known))
+def over_classes(values: Floats, drawn: Bools, whole: Floats, counted: Bools) -> Floats:
+    """Mean over the same classes in every resample, (...): those that the score itself averages.
+
+    A class that a resample drew no row of says nothing there, and leaving it out would make an
+    interval of other classes than the value's; it counts with what it has over all rows. A resample
+    that drew no class at all has no mean: NaN.
+
+    values, drawn: (..., C), of resamples. whole, counted: (C,), of all rows.
+    """
+    filled = np.where(drawn, values, whole)
+    mean: Floats = np.where(counted, filled, 0.0).sum(axis=-1) / counted.sum()
+    return np.where((drawn & counted).any(axis=-1), mean, np.nan)
+
+
+def _mean_recall(counts: Floats, whole: Floats, n_classes: int) -> Floats:
+    recall, rows = _recall(counts, n_classes)
+    recall_whole, rows_whole = _recall(whole, n_classes)
+    return over_classes(recall, rows > 0, recall_whole, rows_whole > 0)
+
+
+def _recall(counts: Floats, n_classes: int) -> tuple[Floats, Floats]:
+    """Recall of each class, 0 without rows, and its rows; (..., C) each."""
+    table = _confusion(counts, n_classes)
     hits, rows = np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=-1)
     recall: Floats = np.divide(hits, rows, out=np.zeros(rows.shape), where=rows > 0)
-    mean: Floats = recall.sum(axis=-1) / (rows > 0).sum(axis=-1)
-    return mean
+    return recall, rows
 
 
-def _mean_f1(counts: Floats, known: Bools) -> Floats:
-    table = _confusion(counts, len(known))
-    twice_hits = 2.0 * np.diagonal(table, axis1=-2, axis2=-1)
-    size = table.sum(axis=-1) + table.sum(axis=-2)[..., : len(known)]
+def _mean_f1(counts: Floats, whole: Floats, n_classes: int) -> Floats:
+    f1, rows, _ = _f1(counts, n_classes)
+    f1_whole, rows_whole, size_whole = _f1(whole, n_classes)
+    # predicted, yet nobody's: its F1 is 0 wherever it is counted, also where no row drew it
+    nobodys = (rows_whole == 0) & (size_whole > 0)
+    return over_classes(f1, (rows > 0) | nobodys, f1_whole, size_whole > 0)
+
+
+def _f1(counts: Floats, n_classes: int) -> tuple[Floats, Floats, Floats]:
+    """F1 of each class, its rows, and rows and predictions together; (..., C) each."""
+    table = _confusion(counts, n_classes)
+    twice_hits, rows = 2.0 * np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=-1)
+    size = rows + table.sum(axis=-2)[..., :n_classes]
     f1: Floats = np.divide(twice_hits, size, out=np.zeros(size.shape), where=size > 0)
-    mean: Floats = f1.sum(axis=-1) / (size > 0).sum(axis=-1)
-    return mean
+    return f1, rows, size
 
 
-def _share_right(counts: Floats, known: Bools) -> Floats:
-    table = _confusion(counts, len(known))
+def _share_right(counts: Floats, whole: Floats, n_classes: int) -> Floats:
+    table = _confusion(counts, n_classes)
     right: Floats = np.trace(table, axis1=-2, axis2=-1) / table.sum(axis=(-2, -1))
     return right
 
 
-def _mean_dice(counts: Floats, known: Bools) -> Floats:
-    """A class that has rows, none of which a resample drew, is left out there.
+def _mean_dice(counts: Floats, whole: Floats, n_classes: int) -> Floats:
+    """The official 1.0 is for a class that nobody has, not for one that a resample did not draw."""
+    dice, rows = _dice(counts, n_classes)
+    dice_whole, rows_whole = _dice(whole, n_classes)
+    nobodys = rows_whole == 0
+    return over_classes(dice, (rows > 0) | nobodys, dice_whole, np.ones(n_classes, dtype=bool))
 
-    The official 1.0 is for a class that nobody has; here it would reward the luck of the draw.
-    """
-    table = _halves(counts, len(known))
+
+def _dice(counts: Floats, n_classes: int) -> tuple[Floats, Floats]:
+    """Dice of each class, 1 where it neither occurs nor is predicted, and its rows; (..., C)."""
+    table = _halves(counts, n_classes)
     twice_hits = 2.0 * table[..., 3]
     size = twice_hits + table[..., 1] + table[..., 2]
     dice: Floats = np.divide(twice_hits, size, out=np.ones(size.shape), where=size > 0)
-    counted = ~known | (table[..., 2:].sum(axis=-1) > 0)
-    mean: Floats = np.where(counted, dice, 0.0).sum(axis=-1) / counted.sum(axis=-1)
-    return mean
+    return dice, table[..., 2:].sum(axis=-1)
 
 
-def _share_of_cells(counts: Floats, known: Bools) -> Floats:
-    table = _halves(counts, len(known))
+def _share_of_cells(counts: Floats, whole: Floats, n_classes: int) -> Floats:
+    table = _halves(counts, n_classes)
     right: Floats = table[..., [0, 3]].sum(axis=(-2, -1)) / table.sum(axis=(-2, -1))
     return right
 
@@ -194,6 +220,21 @@ def _share_of_cells(counts: Floats, known: Bools) -> Floats:
 def _halves(counts: Floats, n_classes: int) -> Floats:
     """View counts as (..., class, 2 x (is target) + (score > 0.5))."""
     return counts[..., : 4 * n_classes].reshape(*counts.shape[:-1], n_classes, 4)
+
+
+def averaged_classes(metric: Metric, target: Ints, probs: Floats) -> Bools | None:
+    """Which classes a macro metric averages, (C,); None for a metric that averages none.
+
+    metric: As it is in this module, not wrapped in a `partial`.
+    """
+    labels, columns = class_probs(target, probs)
+    has_rows: Bools = np.bincount(labels, minlength=columns.shape[1]) > 0
+    if metric in (macro_auc, balanced_accuracy):
+        return has_rows
+    if metric is macro_f1_argmax:
+        said = np.bincount(columns.argmax(axis=1), minlength=columns.shape[1])
+        return has_rows | (said > 0)
+    return np.ones_like(has_rows) if metric is macro_dice else None
 
 
 def _name_absent(name: str, rows: Floats | Ints) -> None:

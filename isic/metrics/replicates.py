@@ -3,6 +3,8 @@
 Ranking metrics need the negatives between neighbouring positives, tallied per unit; metrics of a
 confusion table need its cells per unit. Either way a replicate is a weighted sum of units, so a
 thousand of them are one matrix product. Any other metric is called once a replicate.
+A mean over classes is over the same classes in every replicate as in the score: one that a
+replicate did not draw counts with its value over all rows (`classification.over_classes`).
 The trap: a replicate with one class only has no ROC curve; it is NaN, never left out silently.
 """
 
@@ -18,9 +20,9 @@ from isic.metrics.classification import (
     Tally,
     macro_auc,
     n_cells,
-    occurring,
     one_class,
     one_class_auc,
+    over_classes,
     roc_auc,
 )
 from isic.metrics.inputs import Floats, Ints, Metric, binary_columns, class_probs
@@ -36,19 +38,26 @@ def replicate_values(
     metric: Metric, target: Ints, probs: Floats, unit: Ints, draws: Draws
 ) -> Floats:
     """Return the metric of every replicate, (R,); NaN where it is undefined."""
-    values = evaluator(metric, target, probs, unit)
+    once = np.ones(draws.n_units) if draws.size is None else draws.size.astype(float)
+    values = evaluator(metric, target, probs, unit, once)
     return np.concatenate([values(weights) for weights in draws.weights()])
 
 
-def evaluator(metric: Metric, target: Ints, probs: Floats, unit: Ints) -> Replicates:
-    """Choose the fast way for the metrics of this package, the loop for all others."""
+def evaluator(
+    metric: Metric, target: Ints, probs: Floats, unit: Ints, once: Floats | None = None
+) -> Replicates:
+    """Choose the fast way for the metrics of this package, the loop for all others.
+
+    once: Weight of each unit in the sample as it is, (U,); None: 1.
+    """
+    once = np.ones(int(unit.max()) + 1) if once is None else once
     metric, target, probs = as_binary(metric, target, probs)
     if metric in TALLIES:
         labels, columns = class_probs(target, probs)
-        return partial(_tallied, TALLIES[metric], labels, columns, unit)
+        return partial(_tallied, TALLIES[metric], labels, columns, unit, once)
     if metric is macro_auc:
         labels, columns = class_probs(target, probs)
-        return partial(_mean_area, labels, columns, unit)
+        return partial(_mean_area, labels, columns, unit, once)
     if metric is expected_calibration_error:
         return partial(_calibration, *class_probs(target, probs), unit)
     if metric in RETRIEVALS:
@@ -102,11 +111,15 @@ def _looped(metric: Metric, target: Ints, probs: Floats, unit: Ints, weights: Fl
     return values
 
 
-def _tallied(chosen: Tally, target: Ints, probs: Floats, unit: Ints, weights: Floats) -> Floats:
-    cells = chosen.cells(target, probs)
-    width = n_cells(probs)
-    counts = sum(tally(weights, unit, cells[:, m], width) for m in range(cells.shape[1]))
-    return chosen.finish(np.asarray(counts), occurring(target, probs))
+def _tallied(
+    chosen: Tally, target: Ints, probs: Floats, unit: Ints, once: Floats, weights: Floats
+) -> Floats:
+    cells, width = chosen.cells(target, probs), n_cells(probs)
+
+    def counts(of: Floats) -> Floats:
+        return np.asarray(sum(tally(of, unit, cells[:, m], width) for m in range(cells.shape[1])))
+
+    return chosen.finish(counts(weights), counts(once[None])[0], probs.shape[1])
 
 
 def _ratios(numerator: Floats, denominator: Floats, weights: Floats) -> Floats:
@@ -125,17 +138,21 @@ def _calibration(target: Ints, probs: Floats, unit: Ints, weights: Floats) -> Fl
     return error
 
 
-def _mean_area(target: Ints, probs: Floats, unit: Ints, weights: Floats) -> Floats:
-    areas = np.stack(
-        [
-            _areas(target == c, np.ascontiguousarray(probs[:, c]), unit, 1.0, weights)
-            for c in np.unique(target)
-        ]
-    )  # (classes, R)
-    defined = np.isfinite(areas)
-    with np.errstate(invalid="ignore"):
-        mean: Floats = np.where(defined, areas, 0.0).sum(axis=0) / defined.sum(axis=0)
-    return mean
+def _mean_area(target: Ints, probs: Floats, unit: Ints, once: Floats, weights: Floats) -> Floats:
+    present = np.unique(target)
+
+    def areas(of: Floats) -> Floats:
+        columns = [np.ascontiguousarray(probs[:, c]) for c in present]
+        return np.stack(
+            [
+                _areas(target == c, column, unit, 1.0, of)
+                for c, column in zip(present, columns, strict=True)
+            ],
+            axis=-1,
+        )  # (R, classes)
+
+    each, whole = areas(weights), areas(once[None])[0]
+    return over_classes(each, np.isfinite(each), whole, np.isfinite(whole))
 
 
 def _areas(

@@ -2,7 +2,9 @@
 
 `score.json`: `{"metrics": {name: {"value", "low", "high"}}, "n", "interval_over"}` and whatever the
 run adds (seconds, memory, `warnings`). Intervals resample patients, else lesions, else images, and
-say which.
+say which. A metric has its `chance` level too where that is not plain (`isic.metrics.chance`), and
+the `classes` that it averages where these are not all; `few` are classes of fewer than `FEW`
+patients (lesions, images), whose part in an interval hardly varies. Earlier files lack these.
 Unreadable images are scored with the fallback a submission would use, never left out.
 The trap: a metric that is undefined (one class only) is null with its `reason`, not 0.
 """
@@ -10,16 +12,22 @@ The trap: a metric that is undefined (one class only) is null with its `reason`,
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from isic.checksums import Damaged, read_json, sealed_json
-from isic.errors import DataError
+from isic.errors import DataError, first_five
 from isic.metrics import Metric
-from isic.metrics.bootstrap import bootstrap_replicates, percentiles
-from isic.metrics.inputs import score_of
+from isic.metrics.bootstrap import bootstrap_replicates, paired_interval, percentiles
+from isic.metrics.chance import chance_level
+from isic.metrics.classification import averaged_classes
+from isic.metrics.inputs import Floats, Ints, score_of
+from isic.metrics.replicates import plain
+from isic.metrics.resample import unit_numbers
 from isic.predictions.table import prob_columns, probabilities, with_fallback
 from isic.runs import write_text
 
@@ -39,6 +47,7 @@ LABELS = {
     "ece": "ECE",
     "retrieval_sensitivity": "top-15 retrieval sensitivity",
 }
+FEW = 5  # units of a class: a resample lacks all of four in 2 of 100 draws, of one in 37
 LEVELS = (("patient", "patient_id"), ("lesion", "lesion_id"), ("image", "image_id"))
 
 
@@ -51,6 +60,7 @@ def score(
     n_replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    chance: bool = True,
 ) -> dict[str, Any]:
     """Score predictions that carry `target` (and `patient_id`, `lesion_id` where known).
 
@@ -62,7 +72,96 @@ def score(
         n_replicates: Bootstrap resamples per interval.
         level: Share of replicates inside the interval.
         seed: Of the resampling.
+        chance: Whether to add the chance level.
     """
+    rows = _scored_rows(frame, classes, group)
+    scored: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        try:
+            value = score_of(metric, rows.target, rows.probs, rows.group)
+        except ValueError as fault:
+            log.warning("%s is undefined: %s", name, fault)
+            undefined = dict.fromkeys(("value", "low", "high"), math.nan)
+            scored[name] = undefined | {"reason": str(fault)}
+            continue
+        values = bootstrap_replicates(
+            metric, rows.target, rows.probs,
+            group=rows.group, n_replicates=n_replicates, seed=seed,
+        )  # fmt: skip
+        low, high = percentiles(values, level)
+        scored[name] = {"value": value, "low": low, "high": high}
+        scored[name] |= _read_beside(metric, rows, classes, chance=chance)
+    few = rows.few(classes)
+    about = {"metrics": scored, "n": len(rows.target), "interval_over": rows.over}
+    return about | ({"few": few} if few else {})
+
+
+def _read_beside(
+    metric: Metric, rows: "_Rows", classes: Sequence[str], *, chance: bool
+) -> dict[str, Any]:
+    """`chance` and `classes` of a metric, where they say something."""
+    facts: dict[str, Any] = {}
+    level = chance_level(metric, rows.target, rows.probs, group=rows.group) if chance else None
+    if level is not None:
+        facts["chance"] = level
+    averaged = averaged_classes(plain(metric), rows.target, rows.probs)
+    if averaged is not None and not averaged.all():
+        facts["classes"] = [classes[c] for c in np.flatnonzero(averaged).tolist()]
+    return facts
+
+
+def difference(
+    frame: pd.DataFrame,
+    other: pd.DataFrame,
+    *,
+    classes: Sequence[str],
+    metrics: Mapping[str, Metric],
+    n_replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare two tables of the same rows: metric -> `value` of the other, `difference`, low, high.
+
+    The difference is that of `frame` minus `other`, paired: on the same resamples as the score's.
+
+    frame, other: Predictions with `target`, in the same order of rows.
+    """
+    if frame["image_id"].tolist() != other["image_id"].tolist():
+        raise DataError("the tables to compare hold other rows, or in another order")
+    one, two = (_scored_rows(table, classes, None) for table in (frame, other))
+    compared: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        try:
+            value = score_of(metric, two.target, two.probs, two.group)
+            gain, low, high = paired_interval(
+                metric, one.target, one.probs, two.probs,
+                group=one.group, n_replicates=n_replicates, level=level, seed=seed,
+            )  # fmt: skip
+        except ValueError as fault:
+            log.warning("%s cannot be compared: %s", name, fault)
+            continue
+        compared[name] = {"value": value, "difference": gain, "low": low, "high": high}
+    return compared
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """What is scored: target (N,), probs (N, C), the group of each row, and what a group is."""
+
+    target: Ints
+    probs: Floats
+    group: pd.Series | None
+    over: str
+
+    def few(self, classes: Sequence[str]) -> dict[str, int]:
+        """Classes of fewer than `FEW` groups, but not of none: name -> groups."""
+        unit = unit_numbers(self.group, len(self.target))
+        counts = {name: len(np.unique(unit[self.target == c])) for c, name in enumerate(classes)}
+        return {name: count for name, count in counts.items() if 0 < count < FEW}
+
+
+def _scored_rows(frame: pd.DataFrame, classes: Sequence[str], group: str | None) -> _Rows:
+    """The labelled rows that have an image; unreadable ones with the fallback."""
     labelled = frame[frame["target"].notna()]
     if "status" in labelled.columns:
         labelled = labelled[labelled["status"] != "missing"]
@@ -72,27 +171,9 @@ def score(
         raise DataError(f"predictions lack {absent}, asked for by classes {list(classes)}")
     others = [c for c in labelled.columns if not str(c).startswith("prob_")]
     labelled = with_fallback(labelled[[*others, *prob_columns(classes)]])
-    target, probs = labelled["target"].to_numpy(dtype="int64"), probabilities(labelled)
     over, groups = _groups(labelled, group)
-    scored: dict[str, Any] = {}
-    for name, metric in metrics.items():
-        try:
-            value = score_of(metric, target, probs, groups)
-        except ValueError as fault:
-            log.warning("%s is undefined: %s", name, fault)
-            scored[name] = {
-                "value": math.nan,
-                "low": math.nan,
-                "high": math.nan,
-                "reason": str(fault),
-            }
-            continue
-        values = bootstrap_replicates(
-            metric, target, probs, group=groups, n_replicates=n_replicates, seed=seed
-        )
-        low, high = percentiles(values, level)
-        scored[name] = {"value": value, "low": low, "high": high}
-    return {"metrics": scored, "n": len(labelled), "interval_over": over}
+    target = labelled["target"].to_numpy(dtype="int64")
+    return _Rows(target, probabilities(labelled), groups, over)
 
 
 def _groups(frame: pd.DataFrame, column: str | None) -> tuple[str, pd.Series | None]:
@@ -119,14 +200,44 @@ def _groups(frame: pd.DataFrame, column: str | None) -> tuple[str, pd.Series | N
 def score_line(score: Mapping[str, Any]) -> str:
     """One line for people: `pAUC 0.1712 [0.1644, 0.1781] (patient bootstrap, n=401059)`.
 
-    What `warnings` of the score say follows it.
+    Chance levels stand behind their metric; classes of few patients, and what `warnings` of the
+    score say, follow the line.
     """
-    parts = [
-        f"{LABELS.get(name, name)} {_four(m['value'])} [{_four(m['low'])}, {_four(m['high'])}]"
-        for name, m in score["metrics"].items()
-    ]
+    parts = [metric_text(name, m) for name, m in score["metrics"].items()]
     line = f"{', '.join(parts)} ({score['interval_over']} bootstrap, n={score['n']})"
+    if few := score.get("few"):
+        named = first_five(f"{name} {count}" for name, count in few.items())
+        over = f"{score['interval_over']}s"
+        line += f"; classes of fewer than {FEW} {over}, which intervals hardly vary: {named}"
+    line += _inputs_text(score.get("inputs_alone"))
     return "; WARNING: ".join([line, *score.get("warnings", [])])
+
+
+def _inputs_text(alone: Mapping[str, Any] | None) -> str:
+    """What a stack's runs score without it, and the paired difference."""
+    if not alone or not alone["metrics"]:
+        return ""
+    parts = [
+        f"{m['of']} {LABELS.get(name, name)} {_four(m['value'])}, the stack minus that "
+        f"{m['difference']:+.4f} [{m['low']:+.4f}, {m['high']:+.4f}]"
+        for name, m in alone["metrics"].items()
+    ]
+    return f"; its inputs alone ({first_five(alone['runs'])}): {', '.join(parts)}"
+
+
+def metric_text(name: str, entry: Mapping[str, Any], *, label: str | None = None) -> str:
+    """Value, interval, chance level and classes of a metric, those that a score file has.
+
+    label: Instead of the name for people.
+    """
+    bounds = f"[{_four(entry['low'])}, {_four(entry['high'])}]"
+    notes = []
+    if entry.get("chance") is not None:
+        notes.append(f"chance {_four(entry['chance'])}")
+    if classes := entry.get("classes"):
+        notes.append(f"over {first_five(classes)} alone: no rows of the other classes")
+    behind = f" ({'; '.join(notes)})" if notes else ""
+    return f"{label or LABELS.get(name, name)} {_four(entry['value'])} {bounds}{behind}"
 
 
 def _four(value: float | None) -> str:

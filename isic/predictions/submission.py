@@ -54,6 +54,11 @@ def write_submission(
         info: The archive's columns and classes.
         sample: Official sample submission: its ids, in its order. None keeps the table's order.
     """
+    if len({info.id_column, *info.submission_columns}) <= len(info.submission_columns):
+        raise DataError(
+            f"submission columns must differ, and none be the column of ids, got {info.id_column}, "
+            f"{', '.join(info.submission_columns)}; rename the class"
+        )
     ids = _ids(frame, info)
     table = with_fallback(frame).set_index(ids)
     if sample is not None:
@@ -119,6 +124,8 @@ def _cells(path: Path) -> pd.DataFrame:
 
 def _officially_named(table: pd.DataFrame, info: SubmissionFormat) -> pd.DataFrame:
     """`lesion` and `lesion_id` are the same column to the official scorer of MILK10k."""
+    if info.id_column in table.columns:  # then `lesion` is a class
+        return table
     return table.rename(columns={info.id_column.removesuffix("_id"): info.id_column})
 
 

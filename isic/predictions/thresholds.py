@@ -164,9 +164,19 @@ def nested(
     return made
 
 
-def nested_thresholds(target: npt.ArrayLike, probs: npt.ArrayLike, fold: npt.ArrayLike) -> Floats:
+def nested_thresholds(
+    target: npt.ArrayLike,
+    probs: npt.ArrayLike,
+    fold: npt.ArrayLike,
+    *,
+    n_resamples: int = N_RESAMPLES,
+) -> Floats:
     """Folded probabilities (N, C) whose thresholds know nothing of their own fold's labels."""
-    return nested(target, probs, fold, lambda y, p, new: folded(new, fit_thresholds(y, p)))
+
+    def adjust(labels: Ints, fitted_on: Floats, new: Floats) -> Floats:
+        return folded(new, fit_thresholds(labels, fitted_on, n_resamples=n_resamples))
+
+    return nested(target, probs, fold, adjust)
 
 
 def _sigmoid(x: float) -> float:

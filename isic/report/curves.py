@@ -13,7 +13,7 @@ The trap: a class without rows has no curve; it is left out and logged, and none
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ def write_curves(
     write_text(folder / "confusion.csv", confusion.to_csv())
     areas = {classes[c]: roc_auc(labels == c, columns[:, c]) for c in shown}
     shade = min_tpr if len(classes) == 2 else None
-    _draw(folder / "roc.png", lambda axes: _draw_roc(axes, roc, areas, shade))
+    labels_of = picture_labels(classes)
+    _draw(folder / "roc.png", lambda axes: _draw_roc(axes, roc, areas, shade, labels_of))
     _draw(folder / "pr.png", lambda axes: _draw_pr(axes, pr, labels, classes))
     _draw(folder / "confusion.png", lambda axes: _draw_confusion(axes, confusion))
     return [
@@ -105,6 +106,22 @@ def confusion_matrix(target: Ints, probs: Floats, classes: Sequence[str]) -> pd.
     return pd.DataFrame(
         cells.reshape(n_classes, n_classes), index=pd.Index(names, name="true"), columns=names
     )
+
+
+def picture_labels(classes: Sequence[str]) -> dict[str, str]:
+    """What stands for each class in a picture: its name, or its number where the font lacks it.
+
+    A name may hold what matplotlib reads as a formula ($) or as not to be shown (_ in front).
+    """
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    labels = {}
+    for number, name in enumerate(classes):
+        shown = name.isprintable() and all(font.get_char_index(ord(c)) for c in name)
+        text = name.replace("$", r"\$") if shown else f"class {number}"
+        labels[name] = f" {text}" if text.startswith("_") else text
+    return labels
 
 
 def _shown(target: Ints, classes: Sequence[str]) -> list[int]:
@@ -160,10 +177,16 @@ def _draw(path: Path, paint: Any) -> None:
         figure.savefig(file, format="png")
 
 
-def _draw_roc(axes: Any, roc: pd.DataFrame, areas: dict[str, float], min_tpr: float | None) -> None:
+def _draw_roc(
+    axes: Any,
+    roc: pd.DataFrame,
+    areas: dict[str, float],
+    min_tpr: float | None,
+    labels: Mapping[str, str],
+) -> None:
     for name, area in areas.items():
         curve = roc[roc["class"] == name]
-        axes.plot(curve["fpr"], curve["tpr"], label=f"{name}, AUC {area:.3f}")
+        axes.plot(curve["fpr"], curve["tpr"], label=f"{labels[name]}, AUC {area:.3f}")
         if min_tpr is not None:
             axes.fill_between(
                 curve["fpr"],
@@ -180,9 +203,14 @@ def _draw_roc(axes: Any, roc: pd.DataFrame, areas: dict[str, float], min_tpr: fl
 
 def _draw_pr(axes: Any, pr: pd.DataFrame, target: Ints, classes: Sequence[str]) -> None:
     share = np.bincount(target, minlength=len(classes)) / len(target)
+    labels = picture_labels(classes)
     for name, curve in pr.groupby("class", sort=False):
         prevalence = share[list(classes).index(str(name))]
-        axes.plot(curve["recall"], curve["precision"], label=f"{name} ({prevalence:.2%} of rows)")
+        axes.plot(
+            curve["recall"],
+            curve["precision"],
+            label=f"{labels[str(name)]} ({prevalence:.2%} of rows)",
+        )
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01))
     if len(pr):
         axes.legend(loc="best", fontsize="small")
@@ -202,7 +230,7 @@ def _draw_confusion(axes: Any, confusion: pd.DataFrame) -> None:
             va="center",
             color="white" if share[row, column] > 0.5 else "black",
         )
-    names = list(confusion.columns)
+    names = list(picture_labels(list(confusion.columns)).values())
     axes.set(xlabel="predicted (argmax)", ylabel="true")
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from isic.assemble import assemble_run
 from isic.errors import ConfigError, IsicError
 from isic.predictions import read_score
+from isic.predictions.scorecard import metric_text
 from isic.prepare import open_index
 from isic.runs import read_config
 
@@ -83,8 +84,7 @@ def _row(folder: Path) -> dict[str, Any]:
     if value and value["value"] is not None:
         row["sort"] = value["value"]
         one = "" if "folds" in score else ", one fold"
-        bounds = f"[{value['low']:.4f}, {value['high']:.4f}]"
-        row["score"] = f"{name} {value['value']:.4f} {bounds}{one}"
+        row["score"] = f"{metric_text(name, value, label=name)}{one}"
         if score.get("warnings"):
             row["score"] += f", {len(score['warnings'])} warning(s): score.json"
     else:

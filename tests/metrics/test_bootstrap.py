@@ -8,11 +8,17 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from isic.metrics import METRICS, Metric, bootstrap_interval, paired_interval, roc_auc
 from isic.metrics.bootstrap import _alike, bootstrap_replicates
-from isic.metrics.classification import balanced_accuracy, macro_auc, macro_dice, one_class_auc
+from isic.metrics.classification import (
+    balanced_accuracy,
+    macro_auc,
+    macro_dice,
+    macro_f1_argmax,
+    one_class_auc,
+)
 from isic.metrics.partial_auc import partial_auc
 from isic.metrics.replicates import evaluator, replicate_values
 from isic.metrics.resample import Draws, _gathered, tally, unit_numbers
@@ -47,20 +53,41 @@ def materialised(metric, target, probs, unit, draws) -> np.ndarray:
     return np.array(values)
 
 
-def dice_where_drawn(known: np.ndarray) -> Metric:
-    """The MILK10k rule over classes that have rows, or that the whole sample has none of."""
+def class_values(metric: Metric, target: np.ndarray, probs: np.ndarray) -> np.ndarray:
+    """What a macro metric averages, (C,), by scikit-learn or by hand; NaN without rows."""
+    values = np.full(probs.shape[1], np.nan)
+    tied = (probs == probs.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    for c in range(probs.shape[1]):
+        true, over, first = target == c, probs[:, c] > 0.5, probs.argmax(axis=1) == c
+        if metric is macro_dice:
+            size = true.sum() + over.sum()
+            values[c] = 2 * (true & over).sum() / size if size else 1.0
+        elif metric is macro_f1_argmax and (true | first).any():
+            values[c] = f1_score(true, first, zero_division=np.nan)
+        elif metric is balanced_accuracy and true.any():
+            values[c] = (first & ~tied)[true].mean()
+        elif metric is macro_auc and 0 < true.sum() < len(true):
+            values[c] = roc_auc_score(true, probs[:, c])
+    return values
 
-    def metric(target: np.ndarray, probs: np.ndarray) -> float:
-        values = []
-        for c in range(probs.shape[1]):
-            true, said = target == c, probs[:, c] > 0.5
-            if c in known and not true.any():
-                continue
-            size = true.sum() + said.sum()
-            values.append(2 * (true & said).sum() / size if size else 1.0)
-        return float(np.mean(values))
 
-    return metric
+def by_class(metric: Metric, target: np.ndarray, probs: np.ndarray) -> Metric:
+    """A macro metric over the same classes in every resample: what it did not draw is as it was."""
+    whole = class_values(metric, target, probs)
+    counted, has_rows = np.isfinite(whole), np.isin(np.arange(len(whole)), target)
+
+    def on_resample(drawn: np.ndarray, drawn_probs: np.ndarray) -> float:
+        values = class_values(metric, drawn, drawn_probs)
+        absent = has_rows & ~np.isin(np.arange(len(whole)), drawn)
+        values = np.where(absent | ~np.isfinite(values), whole, values)
+        if metric is macro_auc and len(np.unique(drawn)) < 2:
+            raise ValueError("one class")
+        return float(values[counted].mean())
+
+    return on_resample
+
+
+MACRO = (balanced_accuracy, macro_auc, macro_dice, macro_f1_argmax)
 
 
 @pytest.mark.parametrize("metric", METRIC_LIST, ids=lambda m: m.__name__)
@@ -72,10 +99,29 @@ def test_each_replicate_equals_the_materialised_one(metric, n_classes, n, rare) 
     target, probs, group = patients(n, n_classes, n_classes, rare=rare)
     draws = Draws(int(unit_numbers(group, n).max()) + 1, 25, seed=7)
     unit = unit_numbers(group, n)
-    by_hand = dice_where_drawn(np.unique(target)) if metric is macro_dice else metric
+    by_hand = by_class(metric, target, probs) if metric in MACRO else metric
     slow = materialised(by_hand, target, probs, unit, draws)
     fast = replicate_values(metric, target, probs, unit, draws)
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", MACRO, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("grouped", [True, False])
+def test_value_and_interval_speak_of_the_same_classes(metric, grouped) -> None:
+    """Two patients with the only rows of two classes: not drawn, they must not leave the mean."""
+    rng = np.random.default_rng(3)
+    target = np.concatenate([rng.integers(0, 2, 400), [2, 3]])
+    probs = np.eye(4)[target] * 0.5 + rng.dirichlet(np.ones(4), 402) * 0.5
+    probs[-2:] = [[0.9, 0.1, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]  # never found
+    group = np.arange(402) if grouped else None
+    value = metric(target, probs)
+    low, high = bootstrap_interval(metric, target, probs, group=group)
+    assert value - 0.1 < low <= value <= high < value + 0.1
+    assert value == pytest.approx(np.nanmean(class_values(metric, target, probs)), abs=1e-12)
+    better = probs.copy()
+    better[-2:] = [[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    gain, low, high = paired_interval(metric, target, better, probs, group=group)
+    assert low > 0.3 and gain == pytest.approx(metric(target, better) - value)
 
 
 @settings(max_examples=40)
@@ -258,11 +304,11 @@ def test_level_out_of_range_is_named() -> None:
         bootstrap_interval(roc_auc, [0, 1], [0.1, 0.2], level=95)
 
 
-def test_macro_auc_averages_over_the_classes_of_each_replicate() -> None:
+def test_macro_auc_averages_over_the_same_classes_in_each_replicate() -> None:
     target, probs, group = patients(80, 4, 9, rare=0.1)
     unit = unit_numbers(group, 80)
     draws = Draws(int(unit.max()) + 1, 40, 2)
-    slow = materialised(macro_auc, target, probs, unit, draws)
+    slow = materialised(by_class(macro_auc, target, probs), target, probs, unit, draws)
     fast = replicate_values(macro_auc, target, probs, unit, draws)
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12)
 
@@ -272,7 +318,7 @@ def test_a_class_that_a_resample_did_not_draw_earns_nothing() -> None:
     target = np.repeat([0, 1, 2, 3], [6, 6, 6, 1])
     probs = np.eye(4)[np.where(target == 3, 0, target)] * 0.9
     probs[[0, 1, 2, 6, 7, 8, 12, 13, 14]] = 0.0  # half of the others are not found either
-    group, values = np.arange(len(target)), dice_where_drawn(np.unique(target))
+    group, values = np.arange(len(target)), by_class(macro_dice, target, probs)
     draws = Draws(len(target), 200, 0)
     found = bootstrap_replicates(macro_dice, target, probs, group=group, n_replicates=200)
     slow = materialised(values, target, probs, group, draws)

@@ -8,7 +8,15 @@ import pytest
 
 from isic.errors import DataError
 from isic.metrics import macro_dice
-from isic.predictions.fitted import Fitted, calibrated, decided, fit_to, nested_decided
+from isic.metrics.chance import chance_level
+from isic.predictions.fitted import (
+    Fitted,
+    calibrated,
+    decided,
+    fit_to,
+    nested_chance,
+    nested_decided,
+)
 from isic.predictions.table import probabilities
 from isic.predictions.temperature import fit_temperature, tempered
 from isic.predictions.thresholds import fit_thresholds, folded
@@ -137,3 +145,20 @@ def test_what_is_less_like_than_any_known_row_has_one() -> None:
     assert (with_unknown(frame, "energy", quantiles)["prob_UNK"] == 1).all()
     frame.loc[0, "energy"] = np.nan
     assert np.isnan(with_unknown(frame, "energy", quantiles)["prob_UNK"][0])
+
+
+def test_the_chance_level_of_nested_thresholds_is_that_of_thresholds_fitted_to_nothing() -> None:
+    """Three quarters are one class: cuts that know nothing score more than the argmax's chance."""
+    rng = np.random.default_rng(0)
+    frame, _ = oof(900)
+    frame[[f"prob_{c}" for c in CLASSES]] = rng.dirichlet(np.ones(4), 900)
+    frame["target"] = pd.array(rng.choice(3, 900, p=[0.75, 0.15, 0.1]), dtype="Int64")
+    names = [f"prob_{c}" for c in CLASSES]
+    score = macro_dice(frame["target"].to_numpy(int), probabilities(nested_decided(frame)))
+    level = nested_chance(frame, {"f1": macro_dice})["f1"]
+    assert level == pytest.approx(score, abs=0.03)
+    assert level > chance_level(macro_dice, frame["target"].to_numpy(int), frame[names]) + 0.1
+    assert level == nested_chance(frame, {"f1": macro_dice})["f1"]
+    knows = frame.copy()
+    knows[names] = np.eye(4)[frame["target"].to_numpy(int)]
+    assert nested_chance(knows, {"f1": macro_dice})["f1"] < 0.6

@@ -8,9 +8,17 @@ import pandas as pd
 import pytest
 
 from isic.errors import DataError
-from isic.metrics import balanced_accuracy, bootstrap_interval, roc_auc
+from isic.metrics import (
+    balanced_accuracy,
+    bootstrap_interval,
+    macro_auc,
+    macro_dice,
+    macro_f1_argmax,
+    roc_auc,
+)
 from isic.metrics.partial_auc import partial_auc
 from isic.predictions import read_score, score, score_line, write_score
+from isic.predictions.scorecard import difference
 
 CLASSES = ("benign", "malignant")
 METRICS = {"pauc": partial_auc, "auc": roc_auc}
@@ -52,7 +60,7 @@ def test_values_are_the_metrics_with_their_intervals() -> None:
             "value": metric(target, malignant),
             "low": low,
             "high": high,
-        }
+        } | ({"chance": pytest.approx(0.02, abs=0.004)} if name == "pauc" else {})
 
 
 @pytest.mark.parametrize(
@@ -137,6 +145,53 @@ def test_line_for_people() -> None:
     assert score_line(made) == "pAUC 0.1712 [0.1644, 0.1781] (patient bootstrap, n=401059)"
     made["metrics"] = {"auc": numbers, "mine": numbers}
     assert score_line(made).startswith("AUC 0.1712 [0.1644, 0.1781], mine 0.1712 [")
+
+
+def several(n: int = 400, seed: int = 0) -> pd.DataFrame:
+    """Four classes, of which `d` has no row and `c` has two patients."""
+    rng = np.random.default_rng(seed)
+    target = np.r_[rng.integers(0, 2, n - 2), 2, 2]
+    probs = rng.dirichlet(np.ones(4), n)
+    frame = scored(n).drop(columns=["prob_benign", "prob_malignant"]).assign(target=target)
+    frame["patient_id"] = [f"IP_{i}" for i in range(n)]
+    return frame.assign(**{f"prob_{c}": probs[:, i] for i, c in enumerate("abcd")})
+
+
+def test_a_macro_metric_says_which_classes_it_averages_and_which_are_few(tmp_path: Path) -> None:
+    found = score_of(several(), classes=tuple("abcd"), metrics={"macro_auc": macro_auc})
+    assert found["metrics"]["macro_auc"]["classes"] == ["a", "b", "c"]
+    assert found["few"] == {"c": 2}
+    line = score_line(read_score(write_score(tmp_path / "score.json", found)))
+    assert "over a, b, c alone: no rows of the other classes" in line
+    assert "of fewer than 5 patients, which intervals hardly vary: c 2" in line
+    whole = scored().assign(prob_benign=0.5)
+    assert "few" not in score_of(whole) and "alone" not in score_line(score_of(whole))
+
+
+def test_the_chance_level_stands_behind_a_macro_f1_and_old_files_print_without() -> None:
+    metrics = {"macro_f1": macro_dice, "macro_f1_argmax": macro_f1_argmax, "auc": macro_auc}
+    found = score_of(several(), classes=tuple("abcd"), metrics=metrics)
+    for name in ("macro_f1", "macro_f1_argmax"):
+        entry = found["metrics"][name]
+        assert entry["chance"] == pytest.approx(entry["value"], abs=0.08)  # it knows nothing
+        assert entry == score_of(several(), classes=tuple("abcd"), metrics=metrics)["metrics"][name]
+        assert f"(chance {entry['chance']:.4f}" in score_line(found)
+    assert "chance" not in found["metrics"]["auc"]
+    quick = score_of(several(), classes=tuple("abcd"), metrics=metrics, chance=False)
+    assert "chance" not in score_line(quick)
+
+
+def test_a_difference_is_paired_with_its_interval() -> None:
+    frame = several()
+    better = frame.assign(**{f"prob_{c}": (frame["target"] == i) * 1.0 for i, c in enumerate("ab")})
+    found = difference(
+        better, frame, classes=tuple("abcd"), metrics={"auc": macro_auc}, n_replicates=60
+    )["auc"]
+    known = score_of(frame, classes=tuple("abcd"), metrics={"auc": macro_auc})["metrics"]["auc"]
+    assert found["value"] == known["value"]
+    assert 0 < found["low"] < found["difference"] < found["high"]
+    with pytest.raises(DataError, match="hold other rows"):
+        difference(better, frame.iloc[::-1], classes=tuple("abcd"), metrics={"auc": macro_auc})
 
 
 def test_file_is_plain_json_and_keeps_what_a_run_adds(tmp_path: Path) -> None:

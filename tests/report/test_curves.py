@@ -1,5 +1,6 @@
 """Curves and their numbers, against scikit-learn and against the metrics."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from isic.dashboard.run import read_confusion
 from isic.metrics import roc_auc
 from isic.report import curves
 from isic.report.curves import confusion_matrix, pr_curve, roc_curve, write_curves
@@ -105,3 +107,21 @@ def test_a_picture_that_is_not_finished_is_not_there(tmp_path, monkeypatch):
         write_curves(tmp_path, [0, 1, 0, 1], [0.1, 0.8, 0.3, 0.6], ("benign", "malignant"))
     assert (tmp_path / "roc.png").read_bytes() == b"before"
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_class_names_of_every_kind_have_a_label_that_can_be_drawn(tmp_path: Path) -> None:
+    """A formula, a hidden label, other scripts, a line end, texts that look like something else."""
+    names = ("$a^$", "_b", "黑素瘤", "色素痣", "c\nd", "NA", "01", "1", "true", 'e,"f')
+    labels = curves.picture_labels(names)
+    assert list(labels) == list(names) and len(set(labels.values())) == len(names)
+    assert (labels["$a^$"], labels["_b"], labels["色素痣"]) == (r"\$a^\$", " _b", "class 3")
+    rng = np.random.default_rng(0)
+    target = np.arange(100) % len(names)
+    probs = rng.dirichlet(np.ones(len(names)), 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_curves(tmp_path, target, probs, names)
+    table = pd.read_csv(tmp_path / "roc.csv", dtype={"class": str}, keep_default_na=False)
+    assert set(table["class"]) == set(names)
+    read = read_confusion(tmp_path / "confusion.csv")
+    pd.testing.assert_frame_equal(read, confusion_matrix(target, probs, names), check_names=False)
