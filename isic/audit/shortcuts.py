@@ -65,10 +65,13 @@ def check_shortcuts(index: Index, files: pd.DataFrame | None = None) -> Part:
     return Part(_findings(others, by_definition, rare), facts)
 
 
-def known_shortcuts(index: Index, rows: pd.DataFrame, columns: Sequence[str]) -> list[Guess]:
+def known_shortcuts(
+    index: Index, rows: pd.DataFrame, columns: Sequence[str], *, limit: float = LIMIT
+) -> list[Guess]:
     """The best guess of each of some `columns` that tells a class alone, as `check` would name it.
 
     rows: Samples of the index; the labelled train ones among them are looked at.
+    limit: AUC above which a column is named.
     """
     rows = rows[(rows["split"] == "train") & rows["target"].notna()]
     target = rows["target"].to_numpy(dtype=np.int64)
@@ -78,7 +81,7 @@ def known_shortcuts(index: Index, rows: pd.DataFrame, columns: Sequence[str]) ->
         return []
     given = rows[list(columns)]
     found = best_guesses(given, target, group, index.info, tried=tried)
-    return [guess for guess in found if guess.auc > LIMIT]
+    return [guess for guess in found if guess.auc > limit]
 
 
 def best_guesses(

@@ -21,9 +21,9 @@ from hydra.utils import instantiate
 from isic.engine.build import quiet
 from isic.engine.inference import data_of, find_checkpoints, predict_checkpoint
 from isic.engine.results import write_results
-from isic.errors import ConfigError, DataError
+from isic.errors import ConfigError, DataError, first_five
 from isic.features.family import Family
-from isic.features.image_scores import with_scores
+from isic.features.image_scores import input_status, shared_scores, with_scores
 from isic.index.schema import Index, sample_rows
 from isic.predictions import ensemble, read_predictions
 from isic.predictions.fitted import Fitted
@@ -185,8 +185,11 @@ def predict_parts(
         else:
             done[name] = _image_run(parts.checkpoints[name], stack, config)
     tables = {name: done[name] for name in names}
+    status = np.full(len(rows), "ok", dtype=object)  # of features that need no image
     if tables:
+        _say_shared_columns(stack)
         rows = with_scores(rows, tables)
+        status = input_status(rows["image_id"], tables)
     families: dict[str, Family] = {
         key: instantiate(node, _convert_="all") for key, node in stack.about["families"].items()
     }
@@ -196,9 +199,21 @@ def predict_parts(
     log.info("stack   %s, %d models, %d rows", stack.folder.name, len(stack.models), len(rows))
     probs = stack.predict(inputs, n_jobs=len(os.sched_getaffinity(0)))
     frame = rows[["image_id", "lesion_id", "split"]].copy()
-    frame["fold"], frame["status"] = -2, "ok"
-    frame[prob_columns(stack.about["classes"])] = np.clip(probs, 0.0, 1.0)
+    frame["fold"], frame["status"] = -2, status
+    readable = (status == "ok")[:, None]
+    frame[prob_columns(stack.about["classes"])] = np.where(readable, np.clip(probs, 0, 1), np.nan)
     return frame
+
+
+def _say_shared_columns(stack: Stack) -> None:
+    """Warn of a stack of an earlier release whose classes swallowed each other."""
+    classes = stack.about["classes"]
+    if "scores" not in stack.about and len(classes) > 2 and (shared := shared_scores(classes)):
+        log.warning(
+            "%s was fitted by an earlier release, which gave the scores of %s one column: it knows "
+            "the last of them alone; fit the stack again",
+            *(stack.folder.name, first_five(shared)),
+        )
 
 
 def _image_run(checkpoints: list[Path], stack: Stack, config: Mapping[str, Any]) -> pd.DataFrame:

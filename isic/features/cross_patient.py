@@ -7,7 +7,7 @@ Trap: fitted on all rows, a cluster's mean knows the validation rows: fit inside
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from isic.errors import ConfigError, DataError
 from isic.features.family import State, frame_of, number
 from isic.features.grouped import GUARD, Groups, group_rows, mean_of, sort_within, std_of
 from isic.features.lesion_shape import MEASURED, PREFIX, LesionValues, columns_of
+from isic.features.naming import ascii_name, unique_names
 from isic.features.patient_context import resolve
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,12 @@ class LesionClusters:
         """Columns behind the distances, and the id."""
         return columns_of([*self._chosen, "image_id"])
 
+    def sources(
+        self, available: Sequence[str], kept: Collection[str], state: State
+    ) -> tuple[str, ...]:
+        """Every column makes the clusters, which each of the features depends on."""
+        return columns_of(self._chosen) if {*self._names()} & {*kept} else ()
+
     def fit(self, rows: pd.DataFrame) -> State:
         """Scale of the columns, centres, and mean and deviation of each column in each cluster."""
         if not len(rows):
@@ -95,12 +102,16 @@ class LesionClusters:
         points = _scaled(values, learned["mean"], learned["std"])
         cluster = nearest(points, centres)
         distance = np.sqrt(((points - centres[cluster]) ** 2).sum(axis=1))
-        made = {"cluster_distance": distance}
-        for i, name in enumerate(self._chosen):
+        made = [distance]
+        for i in range(len(self._chosen)):
             mean, std = learned["cluster_mean"][:, i], learned["cluster_std"][:, i]
-            z = (values[:, i] - mean[cluster]) / (std[cluster] + GUARD)
-            made[f"{name.removeprefix(PREFIX)}_cluster_z"] = z
-        return frame_of(made, rows)
+            made.append((values[:, i] - mean[cluster]) / (std[cluster] + GUARD))
+        return frame_of(dict(zip(self._names(), made, strict=True)), rows)
+
+    def _names(self) -> list[str]:
+        """Of the features, in their order."""
+        names = [f"{ascii_name(c.removeprefix(PREFIX))}_cluster_z" for c in self._chosen]
+        return unique_names(["cluster_distance", *names], ["", *self._chosen])
 
     def _values(self, rows: pd.DataFrame) -> Points:
         values = LesionValues(rows)
@@ -171,6 +182,14 @@ class GroupContext:
         """Columns to compare, and those that group."""
         return columns_of([*resolve(self.columns, available), *self.by])
 
+    def sources(
+        self, available: Sequence[str], kept: Collection[str], state: State
+    ) -> tuple[str, ...]:
+        """The columns that the features `kept` are made of, and those that group."""
+        named = zip(self._names(state["columns"]), state["columns"], strict=True)
+        used = [column for name, column in named if name in kept]
+        return columns_of([*used, *self.by]) if used else ()
+
     def fit(self, rows: pd.DataFrame) -> State:
         """Mean and deviation of every column in every group that is large enough."""
         text = self._keys(rows)
@@ -186,13 +205,20 @@ class GroupContext:
     def transform(self, rows: pd.DataFrame, state: State) -> pd.DataFrame:
         """Features (N, columns)."""
         place = pd.Index(state["groups"], dtype=object).get_indexer(pd.Index(self._keys(rows)))
-        values, made = LesionValues(rows), {}
+        values, made = LesionValues(rows), []
         for column, learned in state["columns"].items():
             # the last place is that of groups which training rows did not show
             mean = np.array([*learned["mean"], np.nan], dtype=np.float64)[place]
             std = np.array([*learned["std"], np.nan], dtype=np.float64)[place]
-            made[f"{column.removeprefix(PREFIX)}_group_z"] = (values[column] - mean) / (std + GUARD)
-        return frame_of(made, rows)
+            made.append((values[column] - mean) / (std + GUARD))
+        return frame_of(dict(zip(self._names(state["columns"]), made, strict=True)), rows)
+
+    def _names(self, columns: Iterable[str]) -> list[str]:
+        """Of the features of some columns."""
+        columns = list(columns)
+        return unique_names(
+            [f"{ascii_name(c.removeprefix(PREFIX))}_group_z" for c in columns], columns
+        )
 
     def _keys(self, rows: pd.DataFrame) -> pd.Series:
         """The group of each row as text, numbers alike as int64 and float64."""

@@ -7,7 +7,7 @@ plain JSON; the others look at the rows of a patient, or at one row, and keep no
 Trap: a column the test table lacks, or text where a number belongs, must not become silent NaN.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Protocol
@@ -26,6 +26,9 @@ LARGEST = 1e30  # no unit makes more of a lesion; sums and squares of what is sm
 
 class Family(Protocol):
     """What every family offers.
+
+    A family that can say which columns some of its features are made of offers
+    `sources(available, kept, state)` too, see `used_columns`.
 
     learns: Whether `fit` looks at other patients' rows; then it must see training rows only.
     """
@@ -47,6 +50,14 @@ class Family(Protocol):
     def transform(self, rows: pd.DataFrame, state: State) -> pd.DataFrame:
         """Features (N, F) as float32, in the order and with the index of `rows`."""
         ...
+
+
+def used_columns(
+    family: Family, available: Sequence[str], kept: Collection[str], state: State
+) -> tuple[str, ...]:
+    """The columns behind the features `kept`; all that it needs of a family that cannot say."""
+    ask = getattr(family, "sources", None)
+    return family.needs(available) if ask is None else tuple(ask(available, kept, state))
 
 
 @dataclass(frozen=True, eq=False)

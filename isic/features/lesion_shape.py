@@ -8,7 +8,7 @@ Trap: several published names say what the formula is not; those stand in `PUBLI
 honest name here. In the three public test rows `stdLExt` repeats `Lext`, in train rows it does not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -157,6 +157,12 @@ class LesionShape:
     def needs(self, available: Sequence[str]) -> tuple[str, ...]:
         """The columns of the table behind every formula."""
         return columns_of(self._chosen)
+
+    def sources(
+        self, available: Sequence[str], kept: Collection[str], state: State
+    ) -> tuple[str, ...]:
+        """The columns that the features `kept` are made of."""
+        return columns_of([name for name in self._chosen if name in kept])
 
     def fit(self, rows: pd.DataFrame) -> State:
         """Nothing."""

@@ -7,17 +7,18 @@ Trap: categories come from training rows in alphabetical order, never from the t
 train and test tables would differ in columns.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
 from isic.features.family import State, frame_of, number
 from isic.features.grouped import group_rows
+from isic.features.naming import plain_name, unique_names
 from isic.features.patient_context import resolve
 
 MOST = 100  # categories; the longest vocabulary of an archive has about 20
@@ -57,29 +58,58 @@ class Metadata:
 
     def transform(self, rows: pd.DataFrame, state: State) -> pd.DataFrame:
         """Features (N, numbers + values of the texts)."""
-        made = {}
+        values: list[npt.NDArray[np.float64]] = []
         for column in state["columns"]:
             if column not in state["categories"]:
-                made[safe_name(column)] = number(rows, column)
+                values.append(number(rows, column))
                 continue
-            values = state["categories"][column]
-            code = _texts(rows[column]).map({v: i for i, v in enumerate(values)})
-            place = code.fillna(len(values)).to_numpy(np.int64)
-            for i, name in enumerate(_names(column, values)):
-                made[name] = (place == i).astype(np.float64)
+            texts = state["categories"][column]
+            code = _texts(rows[column]).map({v: i for i, v in enumerate(texts)})
+            place = code.fillna(len(texts)).to_numpy(np.int64)
+            values += [(place == i).astype(np.float64) for i in range(len(texts) + 1)]
         if self.patient_rows:
             groups = group_rows(rows, ("patient_id",))
-            made["images_patient"] = groups.spread(groups.sizes.astype(np.float64))
-        return frame_of(made, rows)
+            values.append(groups.spread(groups.sizes.astype(np.float64)))
+        names = [name for name, _ in self._named(state)]
+        return frame_of(dict(zip(names, values, strict=True)), rows)
+
+    def sources(
+        self, available: Sequence[str], kept: Collection[str], state: State
+    ) -> tuple[str, ...]:
+        """The columns that the features `kept` are made of."""
+        return tuple(dict.fromkeys(owner for name, owner in self._named(state) if name in kept))
+
+    def _named(self, state: State) -> list[tuple[str, str]]:
+        """Name and column of each feature, each name once over all columns."""
+        names: list[str] = []
+        origins: list[str] = []
+        owners: list[str] = []
+        for column in state["columns"]:
+            if column in state["categories"]:
+                texts = state["categories"][column]
+                names += _names(column, texts)
+                origins += [f"{column}={text}" for text in texts] + [f"{column} unknown"]
+            else:
+                names.append(safe_name(column))
+                origins.append(column)
+            owners += [column] * (len(names) - len(owners))
+        if self.patient_rows:
+            names.append("images_patient")
+            origins.append("images of the patient")
+            owners.append("patient_id")
+        return list(zip(unique_names(names, origins), owners, strict=True))
 
 
 def safe_name(text: str) -> str:
     """Letters, digits and `_` only: `Torso Back - Upper` is `Torso_Back_Upper`."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
+    return plain_name(text).strip("_")
 
 
 def _names(column: str, values: Sequence[str]) -> list[str]:
-    """A name a value, numbered where two values would share it, and the unknown."""
+    """A name a value, numbered where two values would share it, and the unknown.
+
+    Not yet unique: `a_2` may be the third value's name and the second value's text.
+    """
     names: list[str] = []
     for value in values:
         name = safe_name(f"{column}_{value}")

@@ -9,7 +9,7 @@ Cost: the squares of patients' sizes, so linear in patients. Fewer than three le
 Trap: many equal lesions make the density beside them infinite: the factor is cut at 100.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,6 +53,12 @@ class Outliers:
     def needs(self, available: Sequence[str]) -> tuple[str, ...]:
         """Columns behind the distances, the patient, and the id that orders equal lesions."""
         return columns_of([*self.columns, "patient_id", "image_id"])
+
+    def sources(
+        self, available: Sequence[str], kept: Collection[str], state: State
+    ) -> tuple[str, ...]:
+        """Columns behind the distances and the patient; the id only orders equal lesions."""
+        return columns_of([*self.columns, "patient_id"]) if "lof_patient" in kept else ()
 
     def fit(self, rows: pd.DataFrame) -> State:
         """Nothing."""

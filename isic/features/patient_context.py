@@ -7,7 +7,7 @@ Trap: all rows of a patient must be in the table: the features of half a patient
 patient with one lesion a z-score is missing (its deviation is undefined), a percentile 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import filter as filter_names
 from typing import ClassVar
@@ -27,6 +27,7 @@ from isic.features.grouped import (
     total_of,
 )
 from isic.features.lesion_shape import MEASURED, PREFIX, LesionValues, columns_of
+from isic.features.naming import ascii_name, unique_names
 
 GROUPINGS: Mapping[str, tuple[str, ...]] = {
     "patient": ("patient_id",),
@@ -74,6 +75,19 @@ class PatientContext:
         keys = [key for grouping in self.within for key in GROUPINGS[grouping]]
         return columns_of([*resolve(self.columns, available), *self.sums, *keys])
 
+    def sources(
+        self, available: Sequence[str], kept: Collection[str], state: State
+    ) -> tuple[str, ...]:
+        """The columns that the features `kept` are made of, and those that group."""
+        columns, used = resolve(self.columns, available), dict[str, None]()
+        names = iter(self._all_names(columns))
+        for grouping in self.within:
+            of_features = self._sources(grouping, columns)
+            made = [c for of in of_features if next(names) in kept for c in of]
+            keys = GROUPINGS[grouping] if made else ()
+            used |= dict.fromkeys([*made, *keys])
+        return columns_of(list(used))
+
     def fit(self, rows: pd.DataFrame) -> State:
         """Nothing."""
         return {}
@@ -81,7 +95,7 @@ class PatientContext:
     def transform(self, rows: pd.DataFrame, state: State) -> pd.DataFrame:
         """Features (N, F): by grouping, then by column, then by statistic."""
         columns = resolve(self.columns, list(rows.columns))
-        names = [name for g in self.within for name in self._names(g, columns)]
+        names = self._all_names(columns)
         out = np.empty((len(rows), len(names)), np.float32, order="F")
         at, values = 0, LesionValues(rows)
         for grouping in self.within:
@@ -90,15 +104,29 @@ class PatientContext:
             at += part.shape[1]
         return pd.DataFrame(out, index=rows.index, columns=names, copy=False)
 
+    def _all_names(self, columns: Sequence[str]) -> list[str]:
+        """Of the features, each once, grouping by grouping."""
+        names = [name for g in self.within for name in self._names(g, columns)]
+        behind = [" ".join(of) for g in self.within for of in self._sources(g, columns)]
+        return unique_names(names, behind)
+
+    def _sources(self, grouping: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
+        """The columns behind each of `_names`; `patient_id` where rows are counted."""
+        behind: list[tuple[str, ...]] = [(c,) for c in columns for _ in self.within[grouping]]
+        summarised = [tuple(columns)] * 3 if self._summarised(grouping) else []
+        counted = [(GROUPINGS[grouping][0],)] if self.counts else []
+        return [*behind, *summarised, *counted, *((c,) for c in self.sums)]
+
     def _names(self, grouping: str, columns: Sequence[str]) -> list[str]:
         """In the order in which `_fill` writes."""
-        short = [column.removeprefix(PREFIX) for column in columns]
+        short = [ascii_name(column.removeprefix(PREFIX)) for column in columns]
         names = [f"{c}_{grouping}_{kind}" for c in short for kind in self.within[grouping]]
         if self._summarised(grouping):
             names += [f"z_{what}_{grouping}" for what in ("largest", "unusual", "std")]
         if self.counts:
             names.append(f"lesions_{grouping}")
-        return [*names, *(f"{c.removeprefix(PREFIX)}_{grouping}_sum" for c in self.sums)]
+        sums = [ascii_name(c.removeprefix(PREFIX)) for c in self.sums]
+        return [*names, *(f"{c}_{grouping}_sum" for c in sums)]
 
     def _summarised(self, grouping: str) -> bool:
         return self.summary and "z" in self.within[grouping]

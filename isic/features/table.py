@@ -13,13 +13,14 @@ The way of a stack:
 A saved stack applies `make_features(families, test_samples, states, info=info)` and gets the same
 names in the same order.
 Row unit: a sample. Missing is NaN; infinite values become NaN, and the log counts them. Constant
-columns stay, so that train and test cannot differ: trees ignore them, selection drops them.
+columns stay here, so that train and test cannot differ; a stack leaves them out of its fits.
 Trap: within-patient features are made of all rows of a patient that are given together, so give
 whole patients, and train and test rows in one table or in two, but never half a patient.
 """
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -135,10 +136,14 @@ def _make(
 
 def _refuse_shared(names: Sequence[str], owners: Mapping[str, Sequence[str]]) -> None:
     """Each name once, and such that every booster takes it."""
-    shared = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter([*names, "image_id"])  # the kept table's column of ids
+    shared = sorted(name for name, count in counts.items() if count > 1)
     if shared:
         whose = [k for k, own in owners.items() if {*own} & {*shared}] or ["two tables"]
-        raise DataError(f"features: {first_five(shared)} is made by {' and '.join(whose)}")
+        raise DataError(
+            f"features: {first_five(shared)} is made by {' and '.join(whose)}; leave one of them "
+            "out with features=[...]"
+        )
     if odd := [name for name in names if not NAME.fullmatch(name)]:
         raise DataError(f"features: names hold letters, digits and _, got {first_five(odd)}")
 

@@ -38,6 +38,7 @@ class Plan:
     noise: Standard deviation of Gaussian noise on the `noisy` columns while training, in units of
         each column's own; image scores of test rows are means over folds, and so less sharp.
     scores: Names of the columns that are an image run's scores.
+    score_classes: The class that each of `scores` is a probability of.
     noisy: Names of the columns that get noise: those, and what was made of them.
     combine: `mean` or `rank_mean` over models.
     early_stopping: Rounds without gain on a fifth of the training groups; None: all rounds.
@@ -48,6 +49,7 @@ class Plan:
     resample: Resample = field(default_factory=Resample)
     noise: float = 0.0
     scores: tuple[str, ...] = ()
+    score_classes: tuple[str, ...] = ()
     noisy: frozenset[str] = frozenset()
     combine: str = "mean"
     early_stopping: int | None = None
@@ -147,6 +149,7 @@ def fit_one(task: Task, source: FoldInputs, samples: Samples, maker: Maker, plan
         seed=task.seed,
         columns=source.columns,
         scores=plan.scores,
+        score_classes=plan.score_classes,
         classes=samples.classes,
     )
     stopping: Ints | None = None

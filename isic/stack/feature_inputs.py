@@ -2,12 +2,14 @@
 
 Families that do not learn are made once for all rows; those that learn are fitted on the training
 rows of each fold alone, and so is a selection. Unit: row = sample, train and test rows in one
-table, because a patient's context is made of all of its rows.
+table, because a patient's context is made of all of its rows. A feature without a value, or with a
+single one, in a fold's training rows can teach nothing and is left out there.
 Trap: a column that only train rows have would be empty when the stack is applied; it is refused.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +36,8 @@ Ints = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.float32]
 States = Mapping[str, State]
 
+_FIRST = 1000  # rows that are looked at first
+
 
 class Selector(Protocol):
     """A node of conf/selection."""
@@ -58,15 +62,17 @@ def fold_inputs(
     info: DatasetInfo,
     cache_root: Path | None = None,
     selector: Selector | None = None,
+    always: Collection[str] = (),
 ) -> tuple[dict[Fold, FoldInputs], dict[Fold, States]]:
     """Features of all rows for each fold, and what the families that learn took from it.
 
     rows: Train and test samples with `score_*` columns, in the order of `samples`.
-    selector: Fitted on each fold's training rows; None keeps every column.
+    selector: Fitted on each fold's training rows; None keeps every column that varies.
+    always: Features that stay even where they do not vary.
 
     Raises:
         DataError: A train-only column, one the table lacks or test rows have nothing in, a name
-            that two families share.
+            that two families share, features of which none varies.
     """
     check_columns(families, rows, info)
     refuse_empty_in_test(families, rows)
@@ -78,14 +84,53 @@ def fold_inputs(
         training = samples.training(fold)
         states[fold] = fit_features(learned, rows.iloc[training], info=info) if learned else {}
         own = _made(learned, rows, states[fold], info, None)
-        inputs[fold] = laid_out([t for t in (shared, own) if t is not None])
+        source = laid_out([t for t in (shared, own) if t is not None])
+        inputs[fold] = source = without_blank(source, training, always=always)
         if selector is not None:
-            source, group = inputs[fold], samples.table["group"].to_numpy()[training]
+            group = samples.table["group"].to_numpy()[training]
             chosen = selector.fit(
-                source.take(training), source.names, samples.target[training], group
+                source.take(training), source.columns, samples.target[training], group
             )
             inputs[fold] = keep(source, chosen.kept)
     return inputs, states
+
+
+def without_blank(source: FoldInputs, training: Ints, *, always: Collection[str]) -> FoldInputs:
+    """Leave out the columns that have no value, or a single one, in the training rows.
+
+    Missing beside one value counts as two: that a value is known may say something.
+
+    Raises:
+        DataError: None is left.
+    """
+    blank: list[str] = []
+    names = iter(source.names)
+    for part in source.parts:
+        for at in range(part.shape[1]):
+            name = next(names)
+            if name not in always and _is_blank(part[:, at], training):
+                blank.append(name)
+    if len(blank) == len(source.names):
+        raise DataError(
+            f"features: none of {len(blank)} has more than one value in {len(training)} training "
+            f"rows: {first_five(blank)}. Does the table hold the columns behind them? Choose "
+            "families that suit it with features=[...]"
+        )
+    if not blank:
+        return source
+    left = set(source.names) - set(blank)
+    return replace(keep(source, [n for n in source.names if n in left]), blank=tuple(blank))
+
+
+def _is_blank(column: Matrix, training: Ints) -> bool:
+    """Whether the training rows hold one value alone, or none."""
+    for rows in (training[:_FIRST], training[_FIRST:]):  # most columns differ within some rows
+        values = column[rows]
+        if len(values) and not np.array_equal(
+            values, np.full_like(values, column[training[0]]), equal_nan=True
+        ):
+            return False
+    return True
 
 
 def applied_inputs(
@@ -127,13 +172,14 @@ def laid_out(tables: Sequence[FeatureTable]) -> FoldInputs:
 
 
 def keep(source: FoldInputs, names: Sequence[str]) -> FoldInputs:
-    """Only some columns, in the order of the source. Raises DataError for one it has not."""
+    """Only some columns, in the order of `names`. Raises DataError for one it has not."""
     if absent := sorted(set(names) - set(source.names)):
         raise DataError(f"the rows lack the features {first_five(absent)} of this stack")
-    if tuple(names) == source.names:
+    if tuple(names) == source.columns:
         return source
-    kept = [i for i, name in enumerate(source.names) if name in set(names)]
-    return FoldInputs(source.parts, source.names, np.asarray(kept, dtype=np.int64))
+    place = {name: i for i, name in enumerate(source.names)}
+    kept = np.asarray([place[name] for name in names], dtype=np.int64)
+    return replace(source, kept=kept)
 
 
 def needed_columns(families: Mapping[str, Family], rows: pd.DataFrame) -> list[str]:

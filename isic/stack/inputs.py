@@ -28,11 +28,14 @@ class FoldInputs:
     parts: Matrices (N, F_i) float32 side by side; the first is shared by all folds.
     names: Of all columns.
     kept: Positions of the columns that are used; None = all.
+    blank: Names of columns that were left out because they have no value, or a single one, in the
+        rows that train.
     """
 
     parts: tuple[Matrix, ...]
     names: tuple[str, ...]
     kept: Ints | None = None
+    blank: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ Trap: an estimator with more threads than one slows the fits beside it; the yaml
 
 import importlib.util
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +41,8 @@ def rank_stackers(nodes: Mapping[str, Any]) -> list[str]:
 def make(maker: Maker, *, seed: int, **known: Sequence[str]) -> Any:
     """An unfitted estimator for one fit.
 
-    known: `columns` of X, which of them are `scores`, and `classes`, for those that ask.
+    known: `columns` of X, which of them are `scores`, of which classes (`score_classes`), and
+        `classes` of y, for those that ask.
     """
     parameters = inspect.signature(maker).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -118,7 +118,9 @@ class RankAverage:
     Ranks are within the rows that are predicted together.
 
     columns: Names of X's columns.
-    scores: Those of them that are plain scores of a run: `score_<run>`, or with `_<class>` behind.
+    scores: Those of them that are plain scores of a run.
+    score_classes: The class that each of `scores` is a probability of; of two classes it may be
+        left out, since all are of the last one.
     classes: In the order of y.
     """
 
@@ -126,14 +128,16 @@ class RankAverage:
         self,
         columns: Sequence[str] = (),
         scores: Sequence[str] = (),
+        score_classes: Sequence[str] = (),
         classes: Sequence[str] = (),
     ) -> None:
-        ends = [""] if len(classes) == 2 else [f"_{_plain(label)}" for label in classes]
-        mine = [
-            max((e for e in ends if name in scores and name.endswith(e)), key=len, default=None)
-            for name in columns
-        ]  # the longest: `blue_nevus` ends as `nevus` does
-        self.positions = [[i for i, e in enumerate(mine) if e == end] for end in ends]
+        wanted = list(classes)[-1:] if len(classes) == 2 else list(classes)
+        if len(wanted) == 1 and not score_classes:
+            score_classes = wanted * len(scores)
+        label = dict(zip(scores, score_classes, strict=True))
+        self.positions = [
+            [i for i, name in enumerate(columns) if label.get(name) == one] for one in wanted
+        ]
         if classes and not all(self.positions):
             raise ConfigError(
                 "stacker=rank_average averages the scores of image runs, and there are none among "
@@ -170,11 +174,6 @@ class RankAverage:
 
 
 OWN: dict[str, Any] = {"logistic": LogisticStacker, "rank_average": RankAverage}
-
-
-def _plain(label: str) -> str:
-    """A class as the names of features have it."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", label)
 
 
 def _medians(scores: Floats) -> Floats:

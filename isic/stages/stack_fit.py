@@ -28,7 +28,6 @@ from isic.assemble import (
 )
 from isic.audit.cautions import pseudo_cautions, shortcut_cautions
 from isic.dashboard import publish
-from isic.features.image_scores import SCORE
 from isic.index.schema import index_hash
 from isic.predictions import read_predictions, score, write_predictions, write_score
 from isic.predictions.fitted import fit_to
@@ -36,13 +35,27 @@ from isic.report.importance import write_importance
 from isic.runs import write_text
 from isic.split.split_file import HELD_OUT
 from isic.stack import CrossFit, Plan, cross_fit
-from isic.stack.feature_inputs import States, fold_inputs, needed_columns
+from isic.stack.feature_inputs import States, fold_inputs
 from isic.stack.importance import importance_table
 from isic.stack.inputs import Fold, FoldInputs, Samples
 from isic.stack.manifest import save_stack
 from isic.stack.stackers import rank_stackers
+from isic.stages.stack_baseline import inputs_alone, worse_than_inputs
 from isic.stages.stack_hospitals import hospital_scores, without_hospitals
-from isic.stages.stack_rows import Request, predictions, stack_rows, with_score_columns
+from isic.stages.stack_reliance import (
+    Families,
+    alike,
+    blank_warnings,
+    reliance,
+    reliance_warnings,
+)
+from isic.stages.stack_rows import (
+    Request,
+    predictions,
+    run_scores,
+    stack_rows,
+    with_score_columns,
+)
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +74,13 @@ def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
     folds: list[Fold] = [*samples.folds, *(["all"] if refit else [])]
     inputs, states = fold_inputs(
         request.families, rows, samples, folds, info=request.index.info,
-        cache_root=request.cache_root, selector=request.selector,
+        cache_root=request.cache_root, selector=request.selector, always=set(run_scores(request)),
     )  # fmt: skip
-    plan = with_score_columns(request.plan, inputs[folds[0]].names, rows)
+    plan = with_score_columns(request, inputs[folds[0]].names)
     begin()
-    warnings = _cautions(request, rows)
-    _announce(request, samples, inputs[folds[0]], plan, started)
+    parts = Families(request.families, rows, inputs, states)
+    warnings = _cautions(request, rows, parts)
+    _announce(request, samples, parts, plan, started)
     for warning in warnings:
         log.warning("%s", warning)
     test_rows = np.flatnonzero((rows["split"] == "test").to_numpy())
@@ -74,7 +88,13 @@ def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
     _write_predictions(request, rows, result, test_rows)
     _write_models(request, result, inputs, states)
     _write_features(request, result, inputs, samples, plan)
-    scored = _score(request, rows, samples, result) | {"warnings": warnings}
+    scored = _score(request, rows, samples, result)
+    told = reliance(request, samples, inputs, result, parts)
+    late = reliance_warnings(request, rows, inputs, parts, told)
+    late += worse_than_inputs(request, scored.get("inputs_alone", {}))
+    for warning in late:
+        log.warning("%s", warning)
+    scored |= {"features": parts.plain(), "reliance": told, "warnings": [*warnings, *late]}
     if left is not None:
         scored["hospitals"] = hospital_scores(request, rows, left, plan)
     scored["seconds"] = round(time.perf_counter() - started, 2)
@@ -88,19 +108,20 @@ def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
     write_score(request.folder / "score.json", scored)  # a killed one is published again, as one
 
 
-def _cautions(request: Request, rows: pd.DataFrame) -> list[str]:
+def _cautions(request: Request, rows: pd.DataFrame, parts: Families) -> list[str]:
     """What the score must be read with: what its image runs say of theirs, and its own features."""
-    own = [c for c in needed_columns(request.families, rows) if not c.startswith(SCORE)]
+    own = [c for c in parts.columns() if c not in run_scores(request)]
     trained = rows[rows["fold"] != HELD_OUT]
     return [
         *request.runs.warnings,
+        *blank_warnings(parts, rows),
         *shortcut_cautions(request.index, rows, own, key="features"),
         *([] if request.runs.folders else pseudo_cautions(trained)),
     ]
 
 
 def _announce(
-    request: Request, samples: Samples, source: FoldInputs, plan: Plan, started: float
+    request: Request, samples: Samples, parts: Families, plan: Plan, started: float
 ) -> None:
     """What is fitted, in plain words."""
     target = samples.target[samples.target >= 0]
@@ -109,9 +130,9 @@ def _announce(
     log.info("stack   %s", request.folder)
     log.info("rows    %d labelled (%s), split %s", len(target), named, request.split.path)
     log.info("runs    %s", ", ".join(request.runs.folders) or "none")
-    families = ", ".join(request.families)
+    n_used = sum(map(len, parts.used.values()))
     seconds = time.perf_counter() - started
-    log.info("known   %d features (%s), %.1f s", len(source.columns), families, seconds)
+    log.info("known   %d features (%s), %.1f s", n_used, parts.text(), seconds)
     log.info(
         "models  %s, %d folds x %d seeds, %s, %d at once",
         *(", ".join(request.makers), len(samples.folds), len(plan.seeds)),
@@ -172,6 +193,7 @@ def _write_models(
                 {"run": name, "hash": request.runs.hashes[name]} for name in request.runs.folders
             ],
             "families": request.nodes,
+            "scores": {name: list(column) for name, column in run_scores(request).items()},
             "data": {key: config["data"][key] for key in ("index", "root")},
             "metrics": config["metrics"],
             "index_hash": index_hash(request.index.table),
@@ -198,18 +220,10 @@ def _write_features(
     for task, model in result.models.items():
         if task.fold == "all":
             continue
-        rows = _alike(np.flatnonzero(number == task.fold), samples.target, seed=task.seed)
+        held_out = np.flatnonzero(number == task.fold)
+        rows = alike(held_out, samples.target[held_out], most=EXPLAINED, seed=task.seed)
         shown.append((model, inputs[task.fold].columns, inputs[task.fold].take(rows)))
     write_importance(request.folder, importance_table(shown))
-
-
-def _alike(
-    rows: npt.NDArray[np.int64], target: npt.NDArray[np.int64], *, seed: int
-) -> npt.NDArray[np.int64]:
-    """At most `EXPLAINED` rows, as many of each class as there are."""
-    rng, labels = np.random.default_rng(seed), np.unique(target[rows])
-    share = EXPLAINED // len(labels)
-    return np.concatenate([rng.permutation(rows[target[rows] == c])[:share] for c in labels])
 
 
 def _score(
@@ -219,6 +233,8 @@ def _score(
     folder, index, metrics = request.folder, request.index, request.metrics
     frame = read_predictions(folder / "oof.parquet")
     scored = score_predictions(frame, index, metrics, folder=folder / "curves")
+    if alone := inputs_alone(request, rows, samples, frame):
+        scored["inputs_alone"] = alone
     if not gives_ranks(request):
         scored["metrics"] |= decided_scores(frame, index, metrics)
         labelled = with_targets(frame, index)
@@ -244,8 +260,9 @@ def _by_seed(request: Request, rows: pd.DataFrame, result: CrossFit) -> dict[str
         frame = predictions(rows[held_out], probs[held_out], request.index.info.classes)
         joined = with_targets(frame, request.index)
         alone = score(
-            joined, classes=request.index.info.classes, metrics={name: metric}, n_replicates=2
-        )
+            joined, classes=request.index.info.classes, metrics={name: metric}, n_replicates=2,
+            chance=False,
+        )  # fmt: skip
         values.append(alone["metrics"][name]["value"])
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"metric": name, "values": values, "mean": float(np.mean(values)), "std": spread}

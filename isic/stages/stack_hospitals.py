@@ -20,7 +20,7 @@ from isic.split.split_file import HELD_OUT, TRAINS
 from isic.stack import Plan, cross_fit
 from isic.stack.feature_inputs import fold_inputs
 from isic.stack.inputs import Samples
-from isic.stages.stack_rows import Request, predictions
+from isic.stages.stack_rows import Request, predictions, run_scores
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def hospital_scores(
     """
     inputs, _ = fold_inputs(
         request.families, rows, left, left.folds, info=request.index.info,
-        cache_root=request.cache_root, selector=request.selector,
+        cache_root=request.cache_root, selector=request.selector, always=set(run_scores(request)),
     )  # fmt: skip
     result = cross_fit(left, inputs, request.makers, plan)
     fold = left.table["fold"].to_numpy()

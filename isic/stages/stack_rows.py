@@ -5,7 +5,7 @@ Trap: a row that trains in every fold has no out-of-fold score; see `stack_rows`
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from isic.features.family import Family
-from isic.features.image_scores import SCORE, with_scores
+from isic.features.image_scores import (
+    ScoreColumn,
+    input_status,
+    score_columns,
+    with_scores,
+)
 from isic.index.schema import Index, sample_rows
 from isic.metrics import Metric
-from isic.predictions.table import prob_columns
+from isic.predictions.table import classes_of, prob_columns
 from isic.split.options import Split
 from isic.split.split_file import HELD_OUT, TRAINS
 from isic.stack import Plan
@@ -74,8 +79,11 @@ def stack_rows(request: Request) -> tuple[pd.DataFrame, Samples]:
     if runs.folders:
         required = validates | (rows["split"] == "test").to_numpy()
         rows = with_scores(rows, runs.tables, required=required)
-        trains, lack = validates, "no score"
+        rows["status"] = input_status(rows["image_id"], runs.tables)
+        # of a row that no run could read a stacker would learn what a missing score says
+        trains, lack = validates & (rows["status"] == "ok").to_numpy(), "no score"
     else:
+        rows["status"] = "ok"  # of features that need no image
         whole = _whole_rows(request.families, rows, validates)
         trains, lack = validates | (everywhere & whole), "not the columns that all others have"
     if without := int((everywhere & ~trains).sum()):
@@ -105,17 +113,28 @@ def _whole_rows(families: Mapping[str, Family], rows: pd.DataFrame, validates: B
     return known[always].all(axis=1).to_numpy()
 
 
-def with_score_columns(plan: Plan, names: tuple[str, ...], rows: pd.DataFrame) -> Plan:
+def with_score_columns(request: Request, names: Sequence[str]) -> Plan:
     """The plan, knowing which features are image scores and which were made of them."""
-    made = [n for n in names if n.startswith(SCORE)]
-    scores = tuple(n for n in made if n in rows)
-    return replace(plan, scores=scores, noisy=frozenset(made))
+    columns = run_scores(request)
+    scores = tuple(name for name in names if name in columns)
+    return replace(
+        request.plan,
+        scores=scores,
+        score_classes=tuple(columns[name].class_name for name in scores),
+        noisy=frozenset(name for name in names if name.startswith(tuple(columns))),
+    )
+
+
+def run_scores(request: Request) -> dict[str, ScoreColumn]:
+    """Which column holds which run's probability of which class."""
+    tables = request.runs.tables
+    return score_columns({run: classes_of(table) for run, table in tables.items()})
 
 
 def predictions(rows: pd.DataFrame, probs: Floats, classes: tuple[str, ...]) -> pd.DataFrame:
-    """A predictions table of some rows."""
-    frame = rows[["image_id", "lesion_id", "fold", "split"]].reset_index(drop=True)
+    """A predictions table of some rows; one that no image run could read has its status and NaN."""
+    frame = rows[["image_id", "lesion_id", "fold", "split", "status"]].reset_index(drop=True)
     frame["fold"] = frame["fold"].astype("Int64").mask(frame["split"] == "test")
-    frame["status"] = "ok"
-    frame[prob_columns(classes)] = probs
+    ok = (frame["status"] == "ok").to_numpy()
+    frame[prob_columns(classes)] = np.where(ok[:, None], probs, np.nan)
     return frame

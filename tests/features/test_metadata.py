@@ -77,6 +77,29 @@ def test_values_of_one_name_stay_apart():
     np.testing.assert_array_equal(frame.sum(axis=0), 1)
 
 
+def test_values_of_several_columns_stay_apart():
+    """`a` with `b_c`, `a_b` with `c`; a numbered name that a text has; columns in other scripts."""
+    rows = pd.DataFrame(
+        {
+            "a": ["b_c", "x", "x", "x"],
+            "a_b": ["y", "c", "y", "y"],
+            "place": ["a", "a 2", "a-", "a"],
+            "年龄": [1.0, 2.0, 3.0, 4.0],
+            "部位": ["左", "右", "左", None],
+        }
+    )
+    one = Metadata(list(rows.columns))
+    state = json.loads(json.dumps(one.fit(rows)))
+    frame = one.transform(rows, state)
+    assert frame.columns.is_unique and frame.shape[1] == 3 + 3 + 4 + 1 + 3
+    assert all(name.isascii() and name.isidentifier() or name[0].isdigit() for name in frame)
+    ones = frame.sum(axis=0).tolist()
+    assert ones[:10] == [1, 3, 0, 1, 3, 0, 2, 1, 1, 0] and ones[10] == 10 and sum(ones[11:]) == 4
+    for name in frame:  # each feature says where it comes from
+        assert len(one.sources(list(rows.columns), {name}, state)) == 1
+    assert one.sources(list(rows.columns), {"place_a"}, state) == ("place",)
+
+
 def test_too_many_texts_are_no_categories():
     rows = pd.DataFrame({"note": [f"text {i}" for i in range(101)]})
     with pytest.raises(DataError, match="note has 101 different texts"):

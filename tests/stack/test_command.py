@@ -46,7 +46,8 @@ def stacked(base: Path, root: Path, *overrides: str) -> Path:
         ConfigStore.instance().store(name=f"{name}_schema", node=node)
     GlobalHydra.instance().clear()
     places = [f"data.root={root}", f"paths.runs={base / 'runs'}", f"paths.cache={base / 'cache'}"]
-    few = FEW if not any("rank_average" in word for word in overrides) else []
+    others = [w for w in overrides if w.startswith("stacker=") and "lightgbm" not in w]
+    few = [] if others else FEW
     given = ["logger=csv", "split.n_folds=2", "split.overlap=false", "n_seeds=2", *few, *places]
     given += overrides
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
@@ -231,9 +232,11 @@ def test_a_stack_inherits_what_its_runs_must_be_read_with(
         folder = stacked(tmp_path, root, "runs=[a]", *used)
     score = json.loads((folder / "score.json").read_text())
     assert score["selected_on_validation"] is True
-    inherited, own = score["warnings"]
+    inherited, own, rests = score["warnings"]
     assert inherited == "a: pseudo-labels of x"
     assert own.startswith("features holds columns that tell a class alone (AUC > 0.80): tbp_tile_t")
+    assert rests.startswith("the stack rests on one feature family, metadata: AUC 1.0000 falls to ")
+    assert "its best single feature (AUC) is tbp_tile_type_3D_XP (malignant 1.00)" in rests
     assert "age" not in own and all(text in caplog.text for text in score["warnings"])
 
 

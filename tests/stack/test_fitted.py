@@ -46,7 +46,7 @@ def fit(name: str, *, classes: int = 2, **options: Any):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_model_read_back_predicts_the_same(name: str, classes: int) -> None:
     if name == "rank_average" and classes == 3:
-        pytest.skip("its columns are named by class: below")
+        pytest.skip("its columns are of classes: below")
     result, X = fit(name, classes=classes)
     for model in result.models.values():
         again = from_text(model.kind, model.to_text(), codes=model.codes, n_classes=classes)
@@ -180,11 +180,11 @@ def test_rank_average_is_the_mean_rank_of_the_runs() -> None:
 def test_rank_average_by_class_and_without_scores() -> None:
     names = ("score_a_mel", "score_a_bcc", "score_b_mel", "score_b_bcc", "score_a_nv", "score_b_nv")
     classes = ("mel", "bcc", "nv")
-    model = make(RankAverage, seed=0, columns=names, scores=names, classes=classes)
-    assert model.positions == [[0, 2], [1, 3], [4, 5]]
-    names, classes = ("score_a_blue_nevus", "score_a_nevus", "score_a_mel"), ("mel", "nevus")
-    model = make(RankAverage, seed=0, columns=names, scores=names, classes=(*classes, "blue nevus"))
-    assert model.positions == [[2], [1], [0]]
+    of = ("mel", "bcc", "mel", "bcc", "nv", "nv")
+    known = {"columns": names, "scores": names, "score_classes": of, "classes": classes}
+    assert make(RankAverage, seed=0, **known).positions == [[0, 2], [1, 3], [4, 5]]
+    known["score_classes"] = ("nv", "bcc", "nv", "bcc", "mel", "mel")  # no name says which
+    assert make(RankAverage, seed=0, **known).positions == [[4, 5], [1, 3], [0, 2]]
     with pytest.raises(ConfigError, match="averages the scores of image runs, and there are none"):
         make(RankAverage, seed=0, columns=("age",), scores=(), classes=("b", "m"))
 
