@@ -5,6 +5,7 @@ import re
 import sys
 
 from isic.cli import command
+from isic.config.words import quoted
 
 VERBS = {
     "synth": ("isic.stages.archive:synth", "write a generated archive in an official layout"),
@@ -32,10 +33,7 @@ def verbatim(word: str) -> str:
     key, _, value = word.partition("=")
     if key != "query" or value in ("", "null") or re.fullmatch(r"(['\"]).*\1", value):
         return word
-    # a backslash counts only in front of a quote or of ${, and is then written twice
-    value = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
-    value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", value)
-    return f"query='{value}'"
+    return f"query={quoted(value)}"
 
 
 def main() -> None:

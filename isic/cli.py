@@ -28,7 +28,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from isic.config import SCHEMAS
-from isic.errors import IsicError
+from isic.config.paths import changed_paths, expand_variables
+from isic.config.words import checked_words, unread_word
+from isic.errors import ConfigError, IsicError
+from isic.outputs import mark_earlier
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,11 @@ def command(name: str, task: str) -> None:
     Exit codes: see `isic.errors`. A multirun goes on past a failing job, prints a table of all
     jobs and ends with 1 if any failed.
     """
-    sys.argv[1:] = _checked(sys.argv[1:])
+    expand_variables()
+    try:
+        sys.argv[1:] = checked_words(sys.argv[1:])
+    except ConfigError as error:
+        _fail(str(error), error.exit_code)
     if not CONF.is_dir():
         _fail(f"no configs at {CONF}: the commands run from a clone (pip install -e .)", 2)
     full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -100,23 +107,6 @@ def outcome_of(name: str, task: str, overrides: Sequence[str]) -> Outcome:
         return Outcome(" ".join(overrides), exit_code(error), message.strip().splitlines()[-1])
 
 
-def _checked(arguments: list[str]) -> list[str]:
-    """Flags first, as Hydra wants them; a word that is neither flag nor KEY=VALUE is refused."""
-    takes_value = {"-c", "--cfg", "-p", "--package", "-cn", "-cd", "-cp", "-i", "--info"}
-    takes_value |= {"--config-name", "--config-dir", "--config-path"}
-    flags: list[str] = []
-    rest: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if word.startswith("-"):
-            flags += [word, next(words, "")] if word in takes_value else [word]
-        elif "=" in word or word.startswith("~") or "--shell-completion" in flags:
-            rest.append(word)
-        else:
-            _fail(f"{word}: expected KEY=VALUE (or -m, --help, --cfg job); no spaces about =", 2)
-    return flags + rest
-
-
 def exit_code(error: BaseException) -> int:
     """Map an exception to the exit code of the command."""
     error = _said(error)
@@ -145,6 +135,7 @@ def _job(task: str, outcomes: list[Outcome], full_trace: bool) -> Callable[[Dict
         logging.captureWarnings(True)
         job_name = " ".join(HydraConfig.get().overrides.task) if HydraConfig.initialized() else ""
         try:
+            _take_paths(cfg)
             result = getattr(importlib.import_module(module), function)(cfg)
         except Exception as error:
             message = _message(error)
@@ -156,6 +147,25 @@ def _job(task: str, outcomes: list[Outcome], full_trace: bool) -> Callable[[Dict
 
     job.__module__ = "__main__"  # Hydra derives the job's name from the script
     return job
+
+
+def _take_paths(cfg: DictConfig) -> None:
+    """Paths of a config as they were typed, and relative to where: before a command sees them."""
+    if HydraConfig.initialized() and HydraConfig.get().job.chdir:
+        os.chdir(HydraConfig.get().runtime.cwd)
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    for key, value in changed_paths(plain, partial(OmegaConf.select, cfg)).items():  # type: ignore[arg-type]
+        OmegaConf.update(cfg, key, value, merge=False)
+    data = [OmegaConf.select(cfg, key) for key in ("data.root", "images")]
+    roots = [os.path.realpath(place) for place in data if isinstance(place, str)]
+    output, runs = (OmegaConf.select(cfg, key) for key in ("output", "paths.runs"))
+    if isinstance(output, str) and os.path.realpath(output) in roots:
+        raise ConfigError(
+            f"output: {output} is the folder of the images, and results in it would be read as "
+            "data; name a folder of its own"
+        )
+    if runs and any(f"{os.path.realpath(runs)}/".startswith(f"{root}/") for root in roots):
+        mark_earlier(Path(runs))
 
 
 def _said(error: BaseException) -> BaseException:
@@ -199,6 +209,8 @@ def _fail(message: str, code: int, error: BaseException | None = None) -> None:
 def _composition_message(error: Exception, name: str) -> str:
     """Say which override is wrong and which key, group or option comes nearest."""
     text = f"{error}\n{error.__cause__ or ''}"
+    if isinstance(error, HydraException) and (unread := unread_word(error)):
+        return unread
     override = re.search(r"override '([^']+)'", text) or re.search(r"Key '([^']+)'", text)
     if missing := _missing_choice(text):
         group, wanted, options = missing

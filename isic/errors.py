@@ -39,6 +39,7 @@ class CheckpointError(IsicError):
 
 def first_five(ids: Iterable[object]) -> str:
     """Name the first five of `ids` and count the rest: `a, b, c, d, e and 7 more`."""
-    listed = [str(i) for i in ids]
+    # a name of bytes that are no UTF-8 could be written nowhere as it is
+    listed = [str(i).encode("utf-8", "backslashreplace").decode() for i in ids]
     more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
     return ", ".join(listed[:5]) + more

@@ -12,6 +12,7 @@ from typing import Any
 
 from isic.audit.findings import ODD, STATES, WRONG, Finding, Part
 from isic.index.schema import DatasetInfo
+from isic.outputs import output_folder
 from isic.runs import write_text
 
 FACTS, TEXT = "fingerprint.json", "report.md"
@@ -88,6 +89,7 @@ class Report:
     def write(self, folder: Path) -> None:
         """Write both files, whole or not at all."""
         text = json.dumps(self.facts(), indent=1, sort_keys=True, ensure_ascii=False)
+        output_folder(folder, given=True)
         write_text(folder / FACTS, text + "\n")
         write_text(folder / TEXT, self.markdown())
 

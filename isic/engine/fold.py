@@ -33,6 +33,7 @@ from isic.engine.spoken import announce, log_mistakes, log_result
 from isic.engine.teacher import teach
 from isic.errors import ConfigError, IsicError
 from isic.index.schema import index_hash
+from isic.outputs import output_folder
 from isic.predictions import write_predictions, write_score
 from isic.runs import RunFolder
 from isic.training.callbacks import Stopwatch, stopped_early
@@ -72,6 +73,8 @@ def fit_fold(
             "overwrite: the ranks that torchrun or srun started would race; delete "
             f"{folder.path} instead"
         )
+    if leads:
+        output_folder(run)
     with folder.lock() if leads else nullcontext():
         anew = config["overwrite"] and leads
         if not is_relaunched():  # whoever started the ranks has claimed the run for them

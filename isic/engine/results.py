@@ -18,6 +18,7 @@ from isic.engine.decide import as_predicted, as_submitted
 from isic.engine.finished import build_metrics
 from isic.errors import ConfigError
 from isic.index.schema import Index, index_hash
+from isic.outputs import output_folder
 from isic.predictions import score, score_line, write_predictions, write_score
 from isic.predictions.fitted import Fitted
 from isic.runs import write_text
@@ -82,7 +83,7 @@ def _output(
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
         runs = Path(config["paths"]["runs"])
         folder = runs / "predictions" / f"{name}-{config['split']}-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
+    output_folder(folder, given=bool(config["output"]))
     (folder / "score.json").unlink(missing_ok=True)  # of earlier predictions here
     return folder
 

@@ -8,6 +8,7 @@ absolute paths and `..` before anything is opened.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ Ref = str | None
 Stat = tuple[str, int, int]  # file, bytes, mtime in ns; (file, -1, -1) where it cannot be found
 TFRECORDS = (".tfrec", ".tfrecord", ".tfrecords")
 DICOM = ".dcm"
+_NO_NAME = re.compile("[#\x00-\x1f\ud800-\udfff]")  # the last are bytes that are no UTF-8
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,25 @@ class Sources:
         """The same folders under absolute names without links; a loop of links stays as it is."""
         mounts = {n: Path(os.path.realpath(path)) for n, path in sorted(self.mounts.items())}
         return Sources(Path(os.path.realpath(self.root)), mounts)
+
+
+def refuse_names(names: Sequence[str]) -> None:
+    """Refuse files whose names mean something else in a reference or are no text.
+
+    Raises:
+        DataError: Names the first of them.
+    """
+    bad = [n for n in names if _NO_NAME.search(n)]
+    if bad:
+        raise DataError(
+            f"image files must have UTF-8 names without #, got {len(bad)} others: "
+            f"{first_five(map(ascii, bad))}; rename them"
+        )
+
+
+def reference(name: str) -> str:
+    """The reference of a file; a folder named `@...` is kept from being read as a mount."""
+    return f"./{name}" if name.startswith("@") else name
 
 
 def check_refs(refs: Sequence[Ref]) -> None:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from isic.checksums import BLANK, check, fill_in
 from isic.index.schema import DatasetInfo, Index
+from isic.outputs import OUTPUT_MARK
 from isic.runs import whole_file
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def cached_index(builder: Callable[[Path], Index], root: Path, *, cache_root: Pa
 def tree_stamp(root: Path) -> str:
     """Hash names, sizes and mtimes below `root`, without looking at single image files."""
     lines = "\n".join(sorted(_stamps(str(root), "", depth=0)))
-    return hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(os.fsencode(lines), digest_size=8).hexdigest()  # any bytes are a name
 
 
 def _stamps(folder: str, name: str, *, depth: int) -> Iterator[str]:
@@ -72,18 +73,23 @@ def _stamps(folder: str, name: str, *, depth: int) -> Iterator[str]:
         status = os.stat(folder)
     except FileNotFoundError:  # a link to nowhere
         return
-    yield f"{name}/ {status.st_mtime_ns}"
     # Two links mean no subfolder: a leaf of 401,059 images need not be listed.
     if depth > 1 and status.st_nlink == 2 and status.st_size > LARGE:
+        yield f"{name}/ {status.st_mtime_ns}"
         return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            inner = f"{name}/{entry.name}"
-            if entry.is_dir() and depth < DEEPEST:  # a link may lead round in a circle
-                yield from _stamps(entry.path, inner, depth=depth + 1)
-            elif entry.name.lower().endswith(STAMPED) and entry.is_file():
-                found = entry.stat()
-                yield f"{inner} {found.st_size} {found.st_mtime_ns}"
+    with os.scandir(folder) as found:
+        entries = list(found)
+    # Results below the root change with every training, and are no data.
+    if depth and any(entry.name == OUTPUT_MARK for entry in entries):
+        return
+    yield f"{name}/ {status.st_mtime_ns}"
+    for entry in entries:
+        inner = f"{name}/{entry.name}"
+        if entry.is_dir() and depth < DEEPEST:  # a link may lead round in a circle
+            yield from _stamps(entry.path, inner, depth=depth + 1)
+        elif entry.name.lower().endswith(STAMPED) and entry.is_file():
+            stat = entry.stat()
+            yield f"{inner} {stat.st_size} {stat.st_mtime_ns}"
 
 
 @lru_cache(maxsize=1)

@@ -10,14 +10,18 @@ first, and between others nobody can choose but the user.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from isic.config.paths import typed_path
 from isic.errors import DataError, first_five
-from isic.images.sources import TFRECORDS
+from isic.images.sources import TFRECORDS, reference, refuse_names
+from isic.index.passed_over import UNREAD, PassedOver, unread_note
+from isic.outputs import OUTPUT_MARK
 
 Folders = str | Sequence[str] | None  # one, several, or everywhere
 Rank = tuple[int, int, int]
@@ -45,10 +49,15 @@ def find_images(
     """
     wanted, found = set(ids.dropna().tolist()), dict[str, tuple[Rank, str]]()
     rivals: dict[str, list[str]] = {}
-    for name in walk(root, within, suffixes=EXTENSIONS):
+    unread: dict[str, str] = {}
+    met = PassedOver(root)
+    for name in walk(root, within, suffixes=(*EXTENSIONS, *UNREAD), met=met):
         stem, extension = os.path.splitext(name.rpartition("/")[2])
         image_id = id_of(stem, wanted)
         if image_id is None:
+            continue
+        if extension.lower() in UNREAD:
+            unread[image_id] = name
             continue
         rank = (int(stem != image_id), *_rank(name, extension.lower(), official))
         best = found.get(image_id)
@@ -64,8 +73,12 @@ def find_images(
             f"name the folder to use with data.index.images=FOLDER, or those of train and test "
             f"with data.index.images=[FOLDER,FOLDER]"
         )
-    refs = references(ids, {image_id: name for image_id, (_, name) in found.items()})
-    return refs, marked_otherwise(i for i, (rank, _) in found.items() if rank[0])
+    refuse_names([name for _, name in found.values()])
+    refs = references(ids, {image_id: reference(name) for image_id, (_, name) in found.items()})
+    notes = marked_otherwise(i for i, (rank, _) in found.items() if rank[0]) + met.notes()
+    if left := [name for image_id, name in unread.items() if image_id not in found]:
+        notes.append(unread_note(left))
+    return refs, notes
 
 
 def id_of(stem: str, wanted: Set[str]) -> str | None:
@@ -104,18 +117,21 @@ def zips_of(root: Path) -> list[str]:
     return [name for name in listed(root) if name.lower().endswith(".zip")]
 
 
-def walk(root: Path, within: Folders, *, suffixes: tuple[str, ...]) -> Iterator[str]:
+def walk(
+    root: Path, within: Folders, *, suffixes: tuple[str, ...], met: PassedOver | None = None
+) -> Iterator[str]:
     """Names of the files with one of these endings, relative to the root, in a fixed order.
 
     within: Look only there, in this order; None looks everywhere. Each folder is visited once.
+    met: Collects what is passed over on the way, files of other image formats left aside.
 
     Links are followed. Raises DataError where `within` names no folder below the root.
     """
     folders = [within or ""] if within is None or isinstance(within, str) else list(within)
     starts = [_start(root, folder) for folder in folders]  # all of them before the first name
-    seen: set[str] = set()
-    for start in starts:
-        yield from _walk(root, start, seen, suffixes)
+    met, seen = met or PassedOver(root), set[str]()
+    for place in starts:
+        yield from _walk(os.path.join(root, place), place, seen, suffixes, met)
 
 
 def holds_images(folder: Path) -> bool:
@@ -123,11 +139,11 @@ def holds_images(folder: Path) -> bool:
     pending, seen = [os.fspath(folder)], set[str]()
     while pending:
         place = os.path.realpath(pending.pop())
-        if place in seen:
+        # `walk` passes over what may not be listed, and results of this program
+        results = seen and os.path.exists(os.path.join(place, OUTPUT_MARK))
+        if place in seen or results or not os.access(place, os.R_OK | os.X_OK):
             continue
         seen.add(place)
-        if not os.access(place, os.R_OK | os.X_OK):  # `walk` passes it over, too
-            continue
         with os.scandir(place) as entries:
             for entry in entries:
                 if entry.name.startswith((".", "__MACOSX")):
@@ -139,30 +155,68 @@ def holds_images(folder: Path) -> bool:
     return False
 
 
-def _start(root: Path, folder: str) -> Path:
+def place_below(root: Path, given: str) -> str | None:
+    """Where a file or folder lies below the root, as `a/b`, however it is spelled; else None.
+
+    `..`, absolute names and links are fine as long as what they name is inside the root. A name is
+    looked for in the root first, then from the working directory, as a shell completes it.
+    """
+    for path in (os.path.join(root, typed_path(given)), os.fspath(typed_path(given))):
+        if not os.path.exists(path):
+            continue
+        # As it is spelled first: a link in the root that leads elsewhere keeps its own name.
+        for resolve in (os.path.abspath, os.path.realpath):
+            place = os.path.relpath(resolve(path), resolve(root))
+            inside = place != ".." and not place.startswith("../")
+            if inside and os.path.samefile(os.path.join(root, place), path):
+                return "" if place == "." else place
+    return None
+
+
+def _start(root: Path, folder: str) -> str:
     """The folder of the root that `data.index.images` names; DataError where there is none."""
-    start = root / folder
-    if ".." in start.parts or not start.is_relative_to(root) or not start.is_dir():
+    place = place_below(root, folder)
+    if place is None or not os.path.isdir(os.path.join(root, place)):
         raise DataError(
-            f"data.index.images: expected a folder of data.root, got {start.absolute()}; "
+            f"data.index.images: expected a folder of data.root, got {folder!r}; "
             f"name it relative to {root.absolute()}"
         )
-    return start
+    return place
 
 
-def _walk(root: Path, start: Path, seen: set[str], suffixes: tuple[str, ...]) -> Iterator[str]:
-    for folder, inner, files in os.walk(start, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back up would never end
-            inner.clear()
-            continue
-        seen.add(real)
+def _walk(
+    folder: str, place: str, seen: set[str], suffixes: tuple[str, ...], met: PassedOver
+) -> Iterator[str]:
+    """Files of one folder, then of those in it; links to folders are followed."""
+    real = os.path.realpath(folder)
+    if real in seen:  # a link back up would never end
+        return
+    seen.add(real)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=attrgetter("name"))
+    except OSError:  # may not be listed
+        return
+    # The root itself is what was asked for, whatever wrote it.
+    if place and any(e.name == OUTPUT_MARK for e in entries):
+        met.outputs.append(place)
+        return
+    prefix, folders = f"{place}/" if place else "", []
+    for entry in entries:
+        name = entry.name
         # `__MACOSX` and dot folders hold resource forks under the images' own names.
-        inner[:] = sorted(d for d in inner if not d.startswith((".", "__MACOSX")))
-        place = Path(folder).relative_to(root).as_posix()
-        for name in sorted(files):
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                yield name if place == "." else f"{place}/{name}"
+        if name.startswith((".", "__MACOSX")):
+            continue
+        if entry.is_dir():
+            folders.append(entry)
+        elif name.lower().endswith(suffixes):
+            if entry.is_symlink():
+                met.follow(entry.path, prefix + name)
+            yield prefix + name
+    for entry in folders:
+        if entry.is_symlink():
+            met.follow(entry.path, prefix + entry.name)
+        yield from _walk(entry.path, prefix + entry.name, seen, suffixes, met)
 
 
 def _rank(name: str, extension: str, official: Sequence[str]) -> tuple[int, int]:

@@ -18,7 +18,14 @@ import pyarrow as pa
 
 from isic.errors import DataError, first_five
 from isic.images.hdf5 import lock_refused
-from isic.index.image_files import STORES, Folders, find_images, holds_images, listed
+from isic.index.image_files import (
+    STORES,
+    Folders,
+    find_images,
+    holds_images,
+    listed,
+    place_below,
+)
 
 FOLDERS = ("train-image/image", "train-image", "test-image/image", "test-image")
 INPUTS = ("_training_input", "_test_input")
@@ -40,7 +47,8 @@ def image_references(
     refs = pd.Series(pa.nulls(len(rows), pa.string()).to_pandas().to_numpy(), index=rows.index)
     refs, notes = refs.astype(rows["image_id"].dtype), list[str]()
     folders = None if named is None else [n for n in named if not n.lower().endswith(STORES)]
-    places = [root] if folders is None else [p for n in folders if (p := root / n).is_dir()]
+    below = [""] if folders is None else [place_below(root, n) for n in folders]
+    places = [root / place for place in below if place is not None and (root / place).is_dir()]
     loose = bool(stores) and any(map(holds_images, places))
     for split in ("train", "test"):
         own = [s for s in stores if s.lower().rpartition("/")[2] == f"{split}-image.hdf5"]
@@ -80,13 +88,14 @@ def _stores(root: Path, named: Sequence[str] | None) -> list[str]:
             return own
         return [s for n in listed(root) if (root / n).is_dir() for s in _stores_in(root, f"{n}/")]
     stores = [n for n in named if n.lower().endswith(STORES)]
-    absent = [n for n in stores if ".." in Path(n).parts or not (root / n).is_file()]
+    places = {n: place_below(root, n) for n in stores}
+    absent = [n for n, place in places.items() if place is None or not (root / place).is_file()]
     if absent:
         raise DataError(
             f"data.index.images: expected a file or a folder of data.root, got "
             f"{first_five(absent)}; name it relative to {root.absolute()}"
         )
-    return stores
+    return [place for place in places.values() if place is not None]
 
 
 def _stores_in(root: Path, folder: str) -> list[str]:

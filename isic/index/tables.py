@@ -19,6 +19,7 @@ import pandas as pd
 from isic.errors import DataError, first_five
 from isic.index.id_spellings import IdSpellings
 from isic.index.image_files import EXTENSIONS, Folders, find_images
+from isic.index.passed_over import UNREAD
 from isic.index.raw_csv import NO_ALIASES, read_csv, without_gaps
 from isic.index.record_files import find_records
 from isic.index.schema import (
@@ -34,7 +35,7 @@ from isic.index.table_files import NoTrainTable, how_to_get, no_table, tables_of
 log = logging.getLogger(__name__)
 
 # The official scorer strips it from ids, too.
-EXTENSION = rf"(?i)\.({'|'.join(e[1:] for e in EXTENSIONS)})$"
+EXTENSION = rf"(?i)\.({'|'.join(e[1:] for e in (*EXTENSIONS, *UNREAD))})$"
 # Here, in `sex` and in any site, words such as `nan` and `unknown` mean a gap.
 GROUPS = ("patient_id", "lesion_id")
 IMAGES = ("image", "image_name", "image_name_1", "image_name_2", "isic_id")

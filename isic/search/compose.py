@@ -7,7 +7,7 @@ that the config of some trial would not have is found before any trial.
 import difflib
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from hydra import compose
@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
+from isic.config.paths import changed_paths
 from isic.errors import ConfigError
 from isic.search.space import Parameter
 
@@ -44,6 +45,9 @@ class Composer:
             if key not in self.groups:
                 OmegaConf.update(cfg, key, value, merge=False)
         plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        for key, value in changed_paths(plain, partial(OmegaConf.select, cfg)).items():
+            OmegaConf.update(cfg, key, value, merge=False)
+            plain = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
         return plain
 
     def keys(self, chosen: Mapping[str, Any]) -> set[str]:

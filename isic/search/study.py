@@ -11,6 +11,7 @@ from optuna.study import StudyDirection
 
 from isic.checksums import sealed_yaml
 from isic.errors import CheckpointError, ConfigError, DataError, IsicError
+from isic.outputs import output_folder
 from isic.runs import flatten, identity, write_text
 from isic.search.alive import Stamp
 from isic.search.forks import Jobs, reason, wait_for
@@ -138,6 +139,7 @@ def make_ready(
 def _prepared(base: Mapping[str, Any], search: SearchOptions, jobs: Jobs) -> dict[str, Any]:
     """Hashes of what trials read here: workers may have other caches, and start at once."""
     folder, worker = search.folder / "prepared", str(Stamp.of_this_process()).replace("/", "-")
+    output_folder(search.folder)
     folder.mkdir(parents=True, exist_ok=True)
     file, log_file, answer = (folder / f"{worker}.{s}" for s in ("yaml", "log", "json"))
     begun = log_file.stat().st_size if log_file.exists() else 0

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from isic.errors import ConfigError, DataError, first_five
+from isic.outputs import output_folder
 from isic.split.grouped import fixed_folds
 from isic.split.groups import group_of
 from isic.split.split_file import (
@@ -101,6 +102,7 @@ def given_split(
     if copy.exists():
         refuse_changed(copy, pd.DataFrame({"image_id": full.index}))
     else:
+        output_folder(copy.parent)
         write_split(copy, pd.DataFrame({"image_id": full.index}, index=full.index), full, group)
         log.info("split: wrote %s, from %s", copy, path)
     return copy

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from isic.index.schema import Index, index_hash, refuse_untrained, sample_rows
+from isic.outputs import output_folder
 from isic.split.given import Named, given_split
 from isic.split.grouped import assign_folds, fixed_folds
 from isic.split.groups import count_groups, group_of, labelled
@@ -95,6 +96,7 @@ def make_split(
         samples, fold = made or _made(index, pairs, options)
         if fraction < 1:
             fold = _share(samples, fold, fraction=fraction, seed=options.seed)
+        output_folder(path.parent)
         write_split(path, samples.rows, fold, samples.group)
         log.info("split: wrote %s", path)
     else:

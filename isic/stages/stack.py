@@ -27,6 +27,7 @@ from isic.features.image_scores import SCORE
 from isic.identity import Defaults, differing, run_name, same_experiment
 from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
+from isic.outputs import OUTPUT_MARK, output_folder
 from isic.predictions import read_score, score_line
 from isic.prepare import open_index
 from isic.runs import PREFIX, read_config, waiting_lock, write_text
@@ -44,7 +45,8 @@ log = logging.getLogger(__name__)
 
 CHECKED = ("metrics", "features", "selection", "stacker", "split")
 DATA = ("index", "root", "extra", "fraction")  # what of conf/data a stack depends on
-OWN = (".lock", "stack.yaml", "stack.log")  # beside no config: what a sweep writes before a trial
+# beside no config: what a sweep writes before a trial
+OWN = (OUTPUT_MARK, ".lock", "stack.yaml", "stack.log")
 
 
 def stack(cfg: DictConfig) -> str:
@@ -72,7 +74,7 @@ def fit_stack(
         config["composition"] = today.record(config)
     folder = places["runs"] / config["name"]
     request, entry = _request(config, index, split, runs, folder, places["cache"]), config | content
-    with waiting_lock(folder / ".lock", f"fitting {folder}"):
+    with waiting_lock(output_folder(folder) / ".lock", f"fitting {folder}"):
         clears = refuse_other(folder, entry, overwrite=config["overwrite"], defaults=defaults)
         if (folder / "score.json").exists() and not clears:
             when = time.localtime((folder / "score.json").stat().st_mtime)

@@ -1,5 +1,6 @@
 """Images found by id: odd folders, links, two places, other kinds of files."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from isic.errors import DataError
 from isic.index.image_files import EXTENSIONS, find_images, holds_images, zips_of
+from isic.outputs import output_folder
 from tests.index.small_archives import touch
 
 IDS = pd.Series(["a", "b", "a_downsampled"], index=[7, 8, 9])
@@ -59,7 +61,77 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "again").symlink_to(root)
     (root / "nowhere").symlink_to(tmp_path / "gone")
-    assert images_in(root, IDS).dropna().tolist() == ["linked/a.jpg"]
+    refs, notes = find_images(root, IDS)
+    assert refs.dropna().tolist() == ["linked/a.jpg"]
+    assert notes == ["1 links lead out of data.root and are followed: linked"]
+
+
+def test_links_out_of_the_root_are_said_once_each_link_inside_is_not(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", ["a.jpg"])
+    touch(tmp_path / "root" / "x", ["b.jpg"])
+    (tmp_path / "root" / "a.jpg").symlink_to(tmp_path / "elsewhere" / "a.jpg")
+    (tmp_path / "root" / "a_downsampled.jpg").symlink_to("x/b.jpg")
+    refs, notes = find_images(tmp_path / "root", IDS)
+    assert refs.tolist() == ["a.jpg", "x/b.jpg", "a_downsampled.jpg"]
+    assert notes == ["1 links lead out of data.root and are followed: a.jpg"]
+
+
+@pytest.mark.parametrize("given", ["in", "in/", "./in", "in/../in", "x/../in", "../root/in"])
+def test_a_folder_of_the_root_may_be_spelled_in_any_way(tmp_path: Path, given: str) -> None:
+    root = tmp_path / "root"
+    touch(root / "in", ["a.jpg"])
+    touch(root / "x", ["a.jpg"])
+    odd = root / ".." / "root"
+    for place in (root, odd, Path(f"{root}/")):
+        assert images_in(place, IDS, within=given).dropna().tolist() == ["in/a.jpg"]
+    assert images_in(root, IDS, within=str(root / given)).dropna().tolist() == ["in/a.jpg"]
+
+
+def test_a_folder_of_the_root_may_be_spelled_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "root" / "in", ["a.jpg"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "root"))
+    for folder in ("root/in", "~/in"):
+        assert images_in(Path("root"), IDS, within=folder).dropna().tolist() == ["in/a.jpg"]
+
+
+@pytest.mark.parametrize("given", ["..", "../other", "/etc", "in/../..", "nowhere"])
+def test_a_folder_outside_the_root_is_refused_with_the_key(tmp_path: Path, given: str) -> None:
+    touch(tmp_path / "root" / "in", ["a.jpg"])
+    touch(tmp_path / "other", ["a.jpg"])
+    with pytest.raises(DataError, match=r"data.index.images: expected a folder of data.root"):
+        find_images(tmp_path / "root", IDS, within=given)
+
+
+def test_results_below_the_root_are_left_out_and_named(tmp_path: Path) -> None:
+    touch(output_folder(tmp_path / "runs" / "u"), ["a.jpg"])
+    touch(tmp_path / "x", ["b.jpg"])
+    refs, notes = find_images(tmp_path, IDS)
+    assert refs.dropna().tolist() == ["x/b.jpg"]
+    assert len(notes) == 1 and "1 folders hold results" in notes[0] and "runs/u" in notes[0]
+    # the folder that is asked for is read, whoever wrote it
+    assert find_images(tmp_path / "runs" / "u", IDS)[0].dropna().tolist() == ["a.jpg"]
+    assert not holds_images(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("ending", ["heic", "AVIF", "gif", "jp2", "dng"])
+def test_other_formats_of_a_row_are_named_with_the_remedy(tmp_path: Path, ending: str) -> None:
+    touch(tmp_path, [f"a.{ending}", "b.jpg", f"b.{ending}", f"no_row.{ending}"])
+    refs, (note,) = find_images(tmp_path, IDS)
+    assert refs.dropna().tolist() == ["b.jpg"]
+    assert "1 image files are left out" in note and f"a.{ending}" in note and "convert" in note
+
+
+def test_names_that_are_no_text_or_mean_something_else(tmp_path: Path) -> None:
+    folder = os.fsdecode(b"Bl\xe4tter")
+    touch(tmp_path / folder, ["strange.jpg"])
+    touch(tmp_path / "@x", ["a.jpg"])
+    assert images_in(tmp_path, IDS).dropna().tolist() == ["./@x/a.jpg"]
+    touch(tmp_path / folder, ["b.jpg"])
+    with pytest.raises(DataError, match=r"must have UTF-8 names without #.*udce4.*rename"):
+        find_images(tmp_path, IDS)
 
 
 def test_one_folder_with_two_kinds_of_a_file(tmp_path: Path) -> None:

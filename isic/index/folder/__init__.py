@@ -29,7 +29,7 @@ from isic.index.folder.read import plain_text, to_number
 from isic.index.folder.table import LEAKS, ROLES, Columns, table_rows
 from isic.index.folder.tables import read_table
 from isic.index.id_spellings import IdSpellings, keys_of
-from isic.index.image_files import Folders, zips_of
+from isic.index.image_files import Folders, place_below, zips_of
 from isic.index.schema import (
     LEADING,
     PLANNED,
@@ -183,9 +183,13 @@ def _inside(root: Path, files: list[str], images: Folders) -> list[str]:
     """The files in the folders that are named, each once, in the order of the folders."""
     found: dict[str, None] = {}
     for folder in [images] if isinstance(images, str) else images or ():
-        inside = [f for f in files if f.startswith(f"{folder.strip('/')}/")]
+        place = place_below(root, folder)
+        inside = [f for f in files if place is not None and f.startswith(place and f"{place}/")]
         if not inside:
-            raise DataError(f"data.index.images: no image file in {(root / folder).absolute()}")
+            raise DataError(
+                f"data.index.images: no image file in {folder!r}; expected a folder of data.root, "
+                f"named relative to {root.absolute()}"
+            )
         found.update(dict.fromkeys(inside))
     return list(found)
 

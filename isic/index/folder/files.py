@@ -15,10 +15,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from isic.errors import DataError, first_five
+from isic.images.sources import reference, refuse_names
+from isic.index.passed_over import UNREAD, PassedOver
 from isic.index.schema import ID_PATTERN
+from isic.outputs import OUTPUT_MARK
 
 # In order of choice where one image is there in two formats.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dcm")
+UNREAD_ENDINGS = tuple(UNREAD)
 MAX_ID = 64
 DIGEST = 9  # a dash and eight hex digits
 
@@ -26,27 +30,30 @@ Links = list[tuple[str, str]]  # relative name, real path
 
 
 def image_names(root: Path) -> tuple[list[str], list[str]]:
-    """Return the sorted paths of all image files below `root`, and notes on links that were cut.
+    """Return the sorted paths of all image files below `root`, and notes on what was passed over.
 
     Raises:
         DataError: A folder that may not be listed, or names that no reference can hold.
     """
     start = os.path.realpath(root)
     seen, links, cut = {start}, Links(), list[str]()
-    names = list(_walk(start, "", seen, links))
+    met = PassedOver(root)
+    names = list(_walk(start, "", seen, links, met))
     while links:
         name, real = links.pop(0)
         if real in seen or os.path.join(start, "").startswith(os.path.join(real, "")):
             cut.append(name)
             continue
         seen.add(real)
-        names += _walk(real, f"{name}/", seen, links)
-    _refuse_names(names)
+        if not os.path.join(real, "").startswith(os.path.join(start, "")):
+            met.outside.append(name)
+        names += _walk(real, f"{name}/", seen, links, met)
+    refuse_names(names)
     notes = [f"{len(cut)} links to folders that are read already: {first_five(cut)}"] if cut else []
-    return sorted(_reference(n) for n in names), notes
+    return sorted(reference(n) for n in names), notes + met.notes()
 
 
-def _walk(start: str, prefix: str, seen: set[str], links: Links) -> Iterator[str]:
+def _walk(start: str, prefix: str, seen: set[str], links: Links, met: PassedOver) -> Iterator[str]:
     """Yield image files of real folders below `start`; note folders and links to folders."""
     pending = [(start, prefix)]
     while pending:
@@ -55,6 +62,9 @@ def _walk(start: str, prefix: str, seen: set[str], links: Links) -> Iterator[str
             entries = sorted(os.scandir(folder), key=lambda e: e.name)
         except OSError as error:
             raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
+        if place and any(e.name == OUTPUT_MARK for e in entries):
+            met.outputs.append(place.rstrip("/"))
+            continue
         for entry in entries:
             if is_hidden(entry.name):
                 continue
@@ -64,7 +74,11 @@ def _walk(start: str, prefix: str, seen: set[str], links: Links) -> Iterator[str
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 links.append((place + entry.name, os.path.realpath(entry.path)))
             elif entry.name.lower().endswith(EXTENSIONS) and os.path.isfile(entry.path):
+                if entry.is_symlink():
+                    met.follow(entry.path, place + entry.name)
                 yield place + entry.name
+            elif entry.name.lower().endswith(UNREAD_ENDINGS) and os.path.isfile(entry.path):
+                met.unread.append(place + entry.name)
 
 
 def is_hidden(name: str) -> bool:
@@ -72,25 +86,13 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX", "@ea"))
 
 
-def _refuse_names(names: Sequence[str]) -> None:
-    """Names that mean something else in a reference or are no text."""
-    bad = [n for n in names if re.search("[#\x00-\x1f\ud800-\udfff]", n)]
-    if bad:
-        raise DataError(
-            f"image files must have UTF-8 names without #, got {len(bad)} others: "
-            f"{first_five(map(ascii, bad))}; rename them"
-        )
-
-
-def _reference(name: str) -> str:
-    """Keep a folder named `@...` from being read as a mount."""
-    return f"./{name}" if name.startswith("@") else name
-
-
 def without_extension(name: str) -> str:
-    """`a/b.JPG` -> `a/b`; other endings are part of the name."""
+    """`a/b.JPG` -> `a/b`; endings of no image format are part of the name.
+
+    A table goes on naming `b.heic` after the file has been converted to `b.jpg`.
+    """
     stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in EXTENSIONS else name
+    return stem if extension.lower() in (*EXTENSIONS, *UNREAD) else name
 
 
 def safe_ids(names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ therefore never passed over in silence: it is read with a note, or it is an erro
 import csv
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -22,6 +22,8 @@ from isic.index.folder.files import is_hidden
 from isic.index.folder.match import Finder
 from isic.index.folder.read import head_of, header_of, read_text
 from isic.index.folder.table import MATCHED_ROWS, ROLES
+from isic.index.image_files import place_below
+from isic.outputs import OUTPUT_MARK
 
 OTHER_ENDINGS = ("", ".tab", ".tsv", ".txt")
 DEPTH = 2  # folders below the root
@@ -48,10 +50,7 @@ def read_table(root: Path, table: str | bool | None, finder: Finder) -> Table | 
     if table is False:
         return None
     if table is not None:
-        name = str(table)
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ConfigError(f"data.index.table: expected a file inside data.root, got {name}")
-        return Table(name, read_text(root / name), [])
+        return _named(root, str(table))
     names = [p for p in sorted(root.iterdir()) if not is_hidden(p.name)]
     found = {p.name.lower(): p for p in names if p.is_file() and _is_table(p)}
     if "metadata.csv" in found or len(found) == 1:
@@ -64,6 +63,17 @@ def read_table(root: Path, table: str | bool | None, finder: Finder) -> Table | 
     if found:
         return _one_of(root, list(found.values()), finder)
     return _below(root, finder)
+
+
+def _named(root: Path, given: str) -> Table:
+    """The table of `data.index.table`, however its path is spelled."""
+    name = place_below(root, given)
+    if name is None and os.path.normpath(given).startswith(("/", "..")):
+        raise ConfigError(
+            f"data.index.table: expected a file inside data.root, got {given}; set data.root to a "
+            "folder that holds table and images, or give rows of other folders with data.extra=CSV"
+        )
+    return Table(given, read_text(root / (given if name is None else name)), [])
 
 
 def _one_of(root: Path, found: list[Path], finder: Finder) -> Table:
@@ -105,7 +115,10 @@ def _below(root: Path, finder: Finder) -> Table | None:
 
 def _tables_below(folder: Path, depth: int = 1) -> Iterator[Path]:
     with os.scandir(folder) as entries:
-        inside = sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: e.name)
+        listed = list(entries)
+    if depth > 1 and any(e.name == OUTPUT_MARK for e in listed):
+        return
+    inside = sorted((e for e in listed if not is_hidden(e.name)), key=lambda e: e.name)
     for entry in inside:
         if depth > 1 and entry.name.lower().endswith(".csv") and entry.is_file():
             yield Path(entry.path)
