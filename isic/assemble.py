@@ -156,15 +156,18 @@ def _assemble(
     return result
 
 
-def check_sample(index: Index) -> None:
-    """Refuse, before a training, a sample submission that its test rows cannot fill.
+def check_sample(index: Index, *, by_images: bool = True) -> None:
+    """Refuse, before anything is trained or predicted, a sample that its test rows cannot fill.
+
+    by_images: Whether test rows are predicted from images, so that without any there is none.
 
     Raises:
-        DataError: Ids that only one of the two has.
+        DataError: Names the sample submission, and what is wrong in it or the ids that only one of
+            the two has.
     """
     sample = find_sample(index.root)
     test = index.table[index.table["split"] == "test"]
-    if sample is None or test["image"].isna().all():
+    if sample is None or test.empty or (by_images and test["image"].isna().all()):
         return
     known = "lesion_id" if index.info.id_column == "lesion_id" else "image_id"
     odd = set(sample_ids(sample, index.info)) ^ set(test[known])

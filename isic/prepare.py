@@ -18,6 +18,7 @@ from isic.images.pack import build_pack
 from isic.images.packfile import MISSING, OK, UNREADABLE, Pack
 from isic.index.cache import cached_index
 from isic.index.extra import with_extra
+from isic.index.passed_over import unread_note, unread_of
 from isic.index.schema import Index, refuse_untrained
 
 log = logging.getLogger(__name__)
@@ -202,7 +203,10 @@ def _packed(index: Index, images: pd.Series, pixels: PixelOptions, *, image_size
 
 
 def _missing_message(index: Index, ids: pd.Series, n_rows: int) -> str:
-    return f"{len(ids)} of {n_rows} rows have no image under {index.root}: {first_five(ids)}"
+    lacking = f"{len(ids)} of {n_rows} rows have no image under {index.root}: {first_five(ids)}"
+    # asked only here, where some are missing: a phone's photographs are often HEIC
+    unread = unread_of(index.root, set(ids.tolist()))
+    return f"{lacking}; {unread_note(unread)}" if unread else lacking
 
 
 def _report_missing(index: Index, rows: Rows, missing_images: str) -> None:

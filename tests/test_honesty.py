@@ -122,6 +122,31 @@ def test_a_sample_of_other_images_is_said_before_the_training(
     assert not list((tmp_path / "runs").rglob("*.ckpt"))
 
 
+@pytest.mark.parametrize("command", ["train", "predict", "stack"])
+def test_a_sample_with_an_id_twice_is_said_before_anything_is_computed(
+    commands: ForkServer,
+    tiny: list[str],
+    two_folds: tuple[Path, str],
+    archive_copy: Path,
+    tmp_path: Path,
+    command: str,
+) -> None:
+    sample = archive_copy / "sample_submission.csv"
+    table = pd.read_csv(sample)
+    pd.concat([table, table[:2]]).to_csv(sample, index=False)
+    root = f"data.root={archive_copy}"
+    words = {
+        "train": ["train.py", *(a for a in tiny if not a.startswith("data.root=")), root, *EPOCH],
+        "predict": ["predict.py", f"ckpt={two_folds[0]}/fold0", "trainer=cpu", root],
+        "stack": ["isic", "stack", "data=isic2024", "features=[metadata]", "logger=csv", root],
+    }
+    code, text = commands.run(*words[command], env={"ISIC_RUNS_ROOT": str(tmp_path / "runs")})
+    assert code == 3, text
+    assert f"{sample}: 2 ids twice" in text.splitlines()[-1]
+    left = [p.name for p in (tmp_path / "runs").rglob("*")]
+    assert not {"score.json", "last.ckpt", "predictions.parquet", "stack.json"} & set(left)
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
     [

@@ -12,6 +12,7 @@ import pandas as pd
 from isic.audit.findings import ODD, RIGHT, WRONG, Finding, Part
 from isic.errors import first_five
 from isic.index.integrity import MISSING, OK, UNREADABLE
+from isic.index.passed_over import unread_note, unread_of
 from isic.index.schema import Index
 
 
@@ -47,11 +48,11 @@ def check_images(
 
 
 def _none_at_all(index: Index, missing_images: str) -> Finding:
-    n = len(index.table)
+    n, unread = len(index.table), _unread(index, index.table["image_id"])
     return Finding(
         WRONG if missing_images == "error" else ODD,
         "images",
-        f"none of {n:,} rows has an image under {index.root}",
+        f"none of {n:,} rows has an image under {index.root}{unread}",
         f"download them: {index.download}; images=false checks the tables alone "
         "(data.missing_images=drop trains on those that are there, of which there are none)",
     )
@@ -66,6 +67,7 @@ def _missing(index: Index, files: pd.DataFrame, split: str, missing_images: str)
     n, of = int(missing.sum()), int(rows.sum())
     named = first_five(index.table.loc[missing, "image_id"])
     text = f"{n:,} of {of:,} {split} rows have no image under {index.root}: {named}"
+    text += _unread(index, index.table.loc[missing, "image_id"])
     if split == "train":
         state = WRONG if missing_images == "error" else ODD
         rest = "train on the rest with data.missing_images=drop"
@@ -73,6 +75,12 @@ def _missing(index: Index, files: pd.DataFrame, split: str, missing_images: str)
     state = ODD if n == of or missing_images != "error" else WRONG
     todo = "nothing for training; predict.py split=test needs them, downloaded like the others"
     return [Finding(state, "images", text, todo)]
+
+
+def _unread(index: Index, ids: pd.Series) -> str:
+    """Files of these ids in formats that are not read, where there are some."""
+    names = unread_of(index.root, set(ids.tolist()))
+    return f"; {unread_note(names)}" if names else ""
 
 
 def _unreadable(index: Index, files: pd.DataFrame, on_bad_image: str) -> list[Finding]:

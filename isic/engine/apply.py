@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from isic.assemble import check_sample
 from isic.engine.build import quiet
 from isic.engine.decide import check_choices, check_combine, fit_of
 from isic.engine.inference import data_of, find_checkpoints, predict_checkpoint
@@ -41,6 +42,8 @@ def predict(cfg: DictConfig) -> str:
         fitted = fit_of(config, record, checkpoints)
         log.info("predicting with %s", path)
         data = data_of(record, config)
+        if config["split"] == "test":
+            check_sample(data.index)
         frames.append(predict_checkpoint(path, data, record, config))
     assert data is not None
     frame = frames[0]

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from hydra.utils import instantiate
 
+from isic.assemble import check_sample
 from isic.engine.build import quiet
 from isic.engine.inference import data_of, find_checkpoints, predict_checkpoint
 from isic.engine.results import write_results
@@ -79,6 +80,7 @@ def predict_stack(config: Mapping[str, Any]) -> str:
     fitted = _fitted(parts.stack, config)
     about = parts.stack.about
     archive = open_archive(parts.stack, config)
+    check_sample(archive.index, by_images=False)
     frame = predict_parts(parts, archive, config)
     record = {
         "config": {"name": about["name"], "metrics": about["metrics"]},

@@ -38,6 +38,16 @@ _UPRIGHT = {  # EXIF orientation: turn or flip that brings the stored rows uprig
 }  # fmt: skip
 
 
+_UNREAD = {
+    b"GIF8": "GIF",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"8BPS": "PSD",
+}
+
+
 class Decoded(NamedTuple):
     """An image, and what is to be known of how it came about.
 
@@ -186,11 +196,20 @@ def _with_pillow(data: bytes, max_pixels: int | None) -> Decoded:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{error}: {over_limit(max_pixels)}") from error
     except UnidentifiedImageError as error:
+        if other := _unread_format(data):  # under any name: phones write HEIC into x.jpg
+            raise ImageError(f"a {other} file, which is not read: convert it to JPEG") from error
         raise ImageError(f"not an image: begins with {data[:8]!r}, {len(data):,} bytes") from error
     except ImageError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, EOFError, ...
         raise ImageError(f"truncated or damaged, {len(data):,} bytes: {error}") from error
+
+
+def _unread_format(raw: bytes) -> str | None:
+    """The format that the first bytes claim, of those that are known and not read."""
+    if raw[4:8] == b"ftyp":
+        return "AVIF" if raw[8:12] in (b"avif", b"avis") else "HEIC"
+    return next((name for magic, name in _UNREAD.items() if raw.startswith(magic)), None)
 
 
 def _lift_pillows_limit(max_pixels: int | None) -> None:

@@ -12,15 +12,17 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5s, h5t
+from h5py import h5d, h5f, h5s, h5t
 
 from isic.errors import DataError
+from isic.images.limits import ImageError
 
 _FIXED = (h5t.STRING, h5t.OPAQUE, h5t.INTEGER)  # bytes as |S, |V or uint8
 
@@ -31,6 +33,7 @@ class Hdf5Images:
     def __init__(self, path: str | Path) -> None:
         try:
             self._file = h5py.File(path, "r")
+            self._name = h5f.get_name(self._file.id)
             # a block of the user's own in front would move every offset
             self._plain = None if self._file.userblock_size else os.open(path, os.O_RDONLY)
         except FileNotFoundError as error:
@@ -58,13 +61,21 @@ class Hdf5Images:
             os.close(self._plain)
 
     def read(self, image_id: str) -> bytes | None:
-        """The stored bytes; b"" for an empty string, which HDF5 can only store as one NUL."""
+        """The stored bytes; b"" for an empty string, which HDF5 can only store as one NUL.
+
+        Raises:
+            ImageError: The bytes lie in another file, which anyone can make a store name.
+        """
         try:
             dataset: Any = h5d.open(self._file.id, image_id.encode())
         except KeyError:
+            _refuse_lost_link(self._file, image_id)
             return None
+        if (held_by := h5f.get_name(dataset)) != self._name:
+            raise ImageError(_elsewhere(self._name, image_id, f"a link to {held_by!r}"))
         data = self._in_place(dataset)
         if data is None:
+            _refuse_foreign_storage(dataset, self._name, image_id)
             data = _through_hdf5(dataset)
         return b"" if data == b"\0" else data
 
@@ -93,6 +104,27 @@ def lock_refused(path: str | Path, error: OSError) -> DataError | None:
     return DataError(
         f"{path}: its file system has no locks (errno {number}, {os.strerror(number)}): "
         "HDF5_USE_FILE_LOCKING=FALSE in front of the command reads it without"
+    )
+
+
+def _refuse_lost_link(file: h5py.File, image_id: str) -> None:
+    """An id whose link leads to a file that is not there is no id that the store lacks."""
+    with suppress(KeyError):
+        if isinstance(file.get(image_id, getlink=True), h5py.ExternalLink):
+            raise ImageError(_elsewhere(h5f.get_name(file.id), image_id, "a link to another file"))
+
+
+def _refuse_foreign_storage(dataset: Any, store: bytes, image_id: str) -> None:
+    """HDF5 would open whatever file a dataset names for its bytes, from /etc as well."""
+    made = dataset.get_create_plist()
+    if made.get_external_count() or made.get_layout() == h5d.VIRTUAL:
+        raise ImageError(_elsewhere(store, image_id, "external storage"))
+
+
+def _elsewhere(store: bytes, image_id: str, what: str) -> str:
+    return (
+        f"{image_id} of {os.fsdecode(store)} is {what}, expected bytes in the store itself; copy "
+        "the bytes into it"
     )
 
 

@@ -26,6 +26,7 @@ from isic.index.image_files import (
     listed,
     place_below,
 )
+from isic.index.passed_over import PassedOver
 
 FOLDERS = ("train-image/image", "train-image", "test-image/image", "test-image")
 INPUTS = ("_training_input", "_test_input")
@@ -44,8 +45,11 @@ def image_references(
     """
     named = [images] if isinstance(images, str) else images
     stores = _stores(root, named)
+    met = PassedOver(root)
+    for store in stores:
+        met.look_at(store)
     refs = pd.Series(pa.nulls(len(rows), pa.string()).to_pandas().to_numpy(), index=rows.index)
-    refs, notes = refs.astype(rows["image_id"].dtype), list[str]()
+    refs, notes = refs.astype(rows["image_id"].dtype), met.notes()
     folders = None if named is None else [n for n in named if not n.lower().endswith(STORES)]
     below = [""] if folders is None else [place_below(root, n) for n in folders]
     places = [root / place for place in below if place is not None and (root / place).is_dir()]
@@ -62,8 +66,8 @@ def image_references(
         if named is None and others and refs.isna().all():
             within = official  # what lies elsewhere beside a store of another name may be anything
         lacking = rows.loc[refs.isna(), "image_id"]
-        files, notes = find_images(root, lacking, official=official, within=within)
-        notes += _sources(refs, files)
+        files, found = find_images(root, lacking, official=official, within=within)
+        notes += [*found, *_sources(refs, files)]
         refs = refs.fillna(files)
     if refs[rows["split"] == "train"].isna().all():
         if len(others) > 1:

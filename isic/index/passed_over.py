@@ -63,6 +63,12 @@ class PassedOver:
         if not os.path.join(final, "").startswith(inside):
             self.outside.append(name)
 
+    def look_at(self, name: str) -> None:
+        """The same of a single file that no walk came by, such as a store."""
+        path = os.path.join(self.root, name)
+        if os.path.islink(path):
+            self.follow(path, name)
+
     def notes(self) -> list[str]:
         """A sentence on each kind that was met."""
         notes = [unread_note(self.unread)] if self.unread else []
@@ -81,7 +87,7 @@ class PassedOver:
 
 def unread_note(names: list[str]) -> str:
     """How many files are of which formats that are not read, and what to do."""
-    counts = Counter(UNREAD[os.path.splitext(name)[1].lower()] for name in names)
+    counts = Counter(UNREAD[os.path.splitext(name)[1].lower()] for name in sorted(names))
     kinds = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
     return (
         f"{len(names)} image files are left out, of formats that are not read ({kinds}): "

@@ -32,7 +32,8 @@ def build_index(root: Path, *, info: Mapping[str, Any], views: Sequence[str] = (
     root = Path(root)
     names, notes = image_names(root) if root.is_dir() else ([], [])
     if not names:
-        raise DataError(f"images: expected a folder of images, got none in {root.absolute()}")
+        why = f"; {first_five(notes)}" if notes else ""
+        raise DataError(f"images: expected a folder of images, got none in {root.absolute()}{why}")
     trained = DatasetInfo.from_dict(info)
     if len(views) > 1:
         _refuse_archive(root, views)

@@ -27,6 +27,10 @@ _SAMPLE = re.compile(r"sample[_-]?submission", re.IGNORECASE)
 SAFE_ID = r"[A-Za-z0-9_-]{1,64}"  # as in the index: no path, no formula
 
 
+# What to do about a sample submission that cannot be followed.
+_MEND = "download it again, or move it away to submit in the order of the metadata"
+
+
 class SubmissionFormat(Protocol):
     """What an archive's DatasetInfo says about its submissions."""
 
@@ -87,15 +91,26 @@ def validate_submission(
 
 
 def sample_ids(sample: Path | str | pd.DataFrame, info: SubmissionFormat) -> list[str]:
-    """Ids of an official sample submission, in its order."""
+    """Ids of an official sample submission, in its order.
+
+    Raises:
+        DataError: Names the file: no CSV, no rows, other columns, ids that are none or come twice.
+    """
     table = sample if isinstance(sample, pd.DataFrame) else _cells(Path(sample))
+    where = "the sample submission" if isinstance(sample, pd.DataFrame) else str(sample)
     table = _officially_named(table, info)
-    if info.id_column not in table.columns:
-        raise DataError(
-            f"sample submission has columns {list(table.columns)}, "
-            f"expected {info.id_column!r} among them"
-        )
-    return [str(i).removesuffix(".jpg") for i in table[info.id_column]]
+    columns = [info.id_column, *info.submission_columns]
+    given = sorted(map(str, table.columns))
+    if given not in (sorted(columns), [info.id_column]):  # the ids alone say all that is used
+        raise DataError(f"{where}: expected columns {columns}, got {list(table.columns)}; {_MEND}")
+    if table.empty:
+        raise DataError(f"{where} has a header but no rows; {_MEND}")
+    ids = table[info.id_column].astype(str).str.strip().str.replace(r"(?i)\.jpg$", "", regex=True)
+    try:
+        _check_ids(pd.Index(ids), None, where)
+    except DataError as error:
+        raise DataError(f"{error}; {_MEND}") from None
+    return ids.tolist()
 
 
 def find_sample(root: Path | str) -> Path | None:
@@ -104,7 +119,7 @@ def find_sample(root: Path | str) -> Path | None:
     Raises:
         DataError: Several of them.
     """
-    found = [p for p in Path(root).glob("*.csv") if _SAMPLE.search(p.name)]
+    found = [p for p in Path(root).glob("*.csv") if _SAMPLE.search(p.name) and p.is_file()]
     if len(found) > 1:
         named = first_five(sorted(p.name for p in found))
         raise DataError(f"{root} must hold one sample submission, got {named}; keep one of them")
@@ -115,6 +130,8 @@ def _cells(path: Path) -> pd.DataFrame:
     """The cells of a submission as text. Raises DataError for one that cannot be read whole."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         refuse_lost_rows(path)
         raise DataError(f"{path} is not a readable CSV: {error}") from error

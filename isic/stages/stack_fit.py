@@ -21,6 +21,7 @@ import pandas as pd
 
 from isic.assemble import (
     calibration,
+    check_sample,
     decided_scores,
     score_predictions,
     submit,
@@ -69,6 +70,8 @@ def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
     """
     started = time.perf_counter()
     rows, samples = stack_rows(request)
+    if (rows["split"] == "test").any():
+        check_sample(request.index, by_images=False)
     left = without_hospitals(rows, samples) if request.config["hospitals"] else None
     refit = bool(request.config["refit"])
     folds: list[Fold] = [*samples.folds, *(["all"] if refit else [])]

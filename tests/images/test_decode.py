@@ -223,3 +223,17 @@ def test_fit_averages_when_it_shrinks():
     checker = np.indices((64, 64)).sum(0) % 2 * 255
     image = np.repeat(checker[..., None], 3, -1).astype(np.uint8)
     assert np.abs(fit(image, 16).astype(int) - 127).max() <= 1  # sampling would show 0 or 255
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"\0\0\0\x1cftypavif", "AVIF"),
+        (b"GIF89a", "GIF"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    ],
+)
+def test_a_known_format_that_is_not_read_is_named_under_any_file_name(head, name):
+    with pytest.raises(ImageError, match=f"a {name} file, which is not read: convert it to JPEG"):
+        decode(head + b"\0" * 60)

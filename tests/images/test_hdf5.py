@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from isic.errors import DataError
+from isic.images.decode import ImageError
 from isic.images.hdf5 import Hdf5Images, lock_refused, read_images
 
 
@@ -100,3 +101,38 @@ def test_a_file_system_without_locks(number: int) -> None:
     assert "/data/train-image.hdf5" in str(refused)
     assert "HDF5_USE_FILE_LOCKING=FALSE" in str(refused)
     assert lock_refused("/data/a.hdf5", OSError("Unable to open file (truncated file)")) is None
+
+
+@pytest.fixture
+def leading_out(tmp_path, tile):
+    """A store whose datasets lie in other files, in every way that HDF5 knows."""
+    (tmp_path / "secret").write_bytes(tile(5))
+    whole = np.frombuffer(tile(5), np.uint8)
+    with h5py.File(tmp_path / "other.hdf5", "w") as other:
+        other["o"] = whole
+    layout = h5py.VirtualLayout(whole.shape, np.uint8)
+    layout[:] = h5py.VirtualSource(tmp_path / "other.hdf5", "o", whole.shape)
+    with h5py.File(tmp_path / "images.hdf5", "w") as file:
+        file["inside"] = whole
+        file["soft"] = h5py.SoftLink("/inside")
+        file["link"] = h5py.ExternalLink("other.hdf5", "/o")
+        file["mount"] = h5py.ExternalLink("other.hdf5", "/")
+        file["lost"] = h5py.ExternalLink("gone.hdf5", "/o")
+        place = [(str(tmp_path / "secret"), 0, len(whole))]
+        file.create_dataset("raw", whole.shape, np.uint8, external=place)
+        file.create_virtual_dataset("virtual", layout)
+    return tmp_path / "images.hdf5"
+
+
+@pytest.mark.parametrize("name", ["link", "mount/o", "lost", "raw", "virtual"])
+def test_bytes_of_other_files_are_refused(leading_out, name):
+    with Hdf5Images(leading_out) as images, pytest.raises(ImageError) as refused:
+        images.read(name)
+    assert name in str(refused.value) and "expected bytes in the store itself" in str(refused.value)
+
+
+def test_links_inside_a_store_are_followed_also_where_the_store_is_a_link(leading_out, tile):
+    linked = leading_out.with_name("linked.hdf5")
+    linked.symlink_to(leading_out.name)
+    for path in (leading_out, linked):
+        assert list(read_images(path, ["inside", "soft", "no"])) == [tile(5), tile(5), None]

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from isic.errors import DataError
-from isic.index.folder import build_index
+from isic.index.folder import INFO, build_index
+from isic.index.unlabelled import build_index as build_unlabelled
+from isic.prepare import PixelOptions, load_rows
+from tests.index.small_archives import touch
 from tests.index.test_folder import put, table
 
 LABELS = "image,label\na,x\nb,y\nc,x\n"
@@ -161,3 +164,35 @@ def test_folders_read_as_splits_are_named(tmp_path):
     put(tmp_path, "train_images/a/1.jpg", "train_images/b/2.jpg", "test_images/a/3.jpg")
     note = "folders above the classes are splits: test_images (test), train_images (train)"
     assert note in build_index(tmp_path).notes
+
+
+def test_images_of_formats_that_are_not_read_are_counted_by_name(tmp_path: Path) -> None:
+    touch(tmp_path / "a", ["1.jpg", "2.jpg", "IMG_3.HEIC"])
+    touch(tmp_path / "b", ["4.png", "5.avif", "6.gif"])
+    index = build_index(tmp_path)
+    assert len(index.table) == 3
+    (note,) = (n for n in index.notes if "not read" in n)
+    assert "3 image files are left out" in note and "1 HEIC, 1 AVIF, 1 GIF" in note
+    assert "a/IMG_3.HEIC, b/5.avif, b/6.gif" in note and "convert them to JPEG" in note
+
+
+def test_a_table_that_names_other_formats_finds_what_they_were_converted_to(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, ["1.heic", "2.heic", "2.jpg", "3.jpg"])
+    (tmp_path / "labels.csv").write_text("image,label\n1.heic,x\n2.heic,y\n3.jpg,x\n")
+    index = build_index(tmp_path)
+    assert index.table["image"].fillna("").tolist() == ["", "2.jpg", "3.jpg"]
+    assert any("1 of 3 rows have no image file: 1.heic" in note for note in index.notes)
+    rows = index.table[index.table["image_id"] == "1"].reset_index(drop=True)
+    with pytest.raises(DataError, match=r"1 HEIC.*1.heic.*convert them"):
+        load_rows(index, rows, PixelOptions(tmp_path / "cache"), image_size=32)
+
+
+def test_a_folder_of_nothing_but_other_formats_says_so(tmp_path: Path) -> None:
+    touch(tmp_path / "a", ["1.heic", "2.webm"])
+    with pytest.raises(DataError, match=r"holds no image and no CSV.*1 HEIC.*convert"):
+        build_index(tmp_path)
+    info = INFO.to_dict()
+    with pytest.raises(DataError, match=r"got none in .*1 HEIC.*convert"):
+        build_unlabelled(tmp_path, info=info)

@@ -9,7 +9,7 @@ import pytest
 
 from isic.errors import DataError
 from isic.predictions import validate_submission, write_submission
-from isic.predictions.submission import find_sample
+from isic.predictions.submission import find_sample, sample_ids
 
 ISIC2024 = SimpleNamespace(
     classes=("benign", "malignant"),
@@ -153,8 +153,33 @@ def test_official_checks(tmp_path: Path, text: str, said: str) -> None:
 def test_absent_files_and_foreign_samples_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no submission at"):
         validate_submission(tmp_path / "s.csv", ISIC2024)
-    with pytest.raises(DataError, match="expected 'isic_id' among them"):
+    with pytest.raises(DataError, match="sample submission: expected columns"):
         write_submission(tmp_path / "s.csv", predictions(), ISIC2024, pd.DataFrame({"image": IDS}))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("isic_id,target\nISIC_0015657,0\nISIC_0015657,0\n", "1 ids twice: ISIC_0015657"),
+        ("isic_id,target\nISIC_0015657,0\nISIC_0015657.JPG,0\n", "1 ids twice"),
+        ("isic_id,target\n,0\nISIC_0015657,0\n", "1 ids not an id"),
+        ("isic_id,target\n=cmd(),0\n", "1 ids not an id"),
+        ("isic_id,target\n", "has a header but no rows"),
+        ("isic_id;target\nISIC_0015657;0\n", "expected columns"),
+        ("isic_id,prediction\nISIC_0015657,0\n", "expected columns"),
+        ("image,target\nISIC_0015657,0\n", "expected columns"),
+        ("isic_id,target,more\nISIC_0015657,0,1\n", "expected columns"),
+        ("", "not a readable CSV"),
+        ("isic_id,target\nISIC_0015657,0,1,2\nx,1\n", "sample_submission.csv"),
+        (b"PK\x03\x04\xff\xfe\x00", "damaged"),
+    ],
+)
+def test_every_fault_of_a_sample_is_said_of_the_sample(tmp_path, text, said) -> None:
+    path = tmp_path / "sample_submission.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError) as refused:
+        sample_ids(path, ISIC2024)
+    assert str(path) in str(refused.value) and said in str(refused.value)
 
 
 def test_the_official_sample_of_three_images(tmp_path: Path, real_root: Path) -> None:

@@ -143,6 +143,7 @@ def _rows(
         return rows, read.cells[roles["image"]], notes + found
     if not files:
         zips = f" (not unpacked: {first_five(z)})" if (z := zips_of(root)) else ""
+        zips += f" ({'; '.join(notes)})" if notes else ""
         raise DataError(
             f"{root.absolute()} holds no image and no CSV{zips}; set data.root to a folder with "
             f"class folders (CLASS/x.jpg), or with a CSV of image names and labels"
