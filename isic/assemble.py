@@ -101,12 +101,18 @@ def assemble_run(
     Returns the score, or None while a fold is missing.
     """
     folds = [run / f"fold{k}" for k in range(n_folds)]
-    if not all((fold / "score.json").exists() for fold in folds):
+    if not _all_done(folds):
         return None
     with waiting_lock(run / ".lock", f"assembling {run}"):
+        if not _all_done(folds):  # one was thrown away meanwhile, to be trained anew
+            return None
         result = _assembled(run, folds, metrics) or _assemble(run, folds, index, metrics)
     log.info("%s, %d folds: %s", run, n_folds, score_line(result))
     return result
+
+
+def _all_done(folds: Sequence[Path]) -> bool:
+    return all((fold / "score.json").exists() for fold in folds)
 
 
 def _assembled(

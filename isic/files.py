@@ -58,8 +58,8 @@ def file_lock(path: Path, *, timeout: float = -1) -> Iterator[None]:
 
 
 @contextmanager
-def waiting_lock(path: Path, doing: str) -> Iterator[None]:
-    """Hold the lock file `path`; wait for its holder and say so once.
+def waiting_lock(path: Path, doing: str) -> Iterator[bool]:
+    """Hold the lock file `path`; wait for its holder and say so once. Gives whether it waited.
 
     Raises:
         IsicError: The file system has no locks.
@@ -70,10 +70,23 @@ def waiting_lock(path: Path, doing: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(file_lock(path, timeout=0))
+            waited = False
         except Timeout:
             log.info("waiting for another process that is %s", doing)
             stack.enter_context(file_lock(path))
-        yield
+            waited = True
+        yield waited
+
+
+def overwrites(asked: bool, *, waited: bool, folder: Path) -> bool:
+    """Whether `overwrite=true` counts: not for what another process made while this one waited."""
+    if asked and waited:
+        log.warning(
+            "%s: another process was at it while this one waited; overwrite=true leaves what it "
+            "made, the same command again overwrites it",
+            folder,
+        )
+    return asked and not waited
 
 
 @contextmanager

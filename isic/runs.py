@@ -149,16 +149,21 @@ class RunFolder:
         """Throw away what the run holds, the score first, but not its lock."""
         # a killed overwrite must not look finished, nor what was put together from it
         made = ("score.json", "thresholds.json", "oof.parquet", "test.parquet", "submission.csv")
-        for name in made:
-            (self.path.parent / name).unlink(missing_ok=True)
-        self.score_file.unlink(missing_ok=True)
-        _clear(self.path)
+        run = self.path.parent
+        with waiting_lock(run / ".lock", f"assembling {run}"):
+            for name in made:
+                (run / name).unlink(missing_ok=True)
+            self.score_file.unlink(missing_ok=True)
+            _clear(self.path)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """One process writes to a run; others wait, and say so. The lock dies with its holder."""
-        with waiting_lock(self.path / ".lock", f"training {self.path}"):
-            yield
+    def lock(self) -> Iterator[bool]:
+        """One process writes to a run; others wait, and say so. The lock dies with its holder.
+
+        Gives whether this one waited.
+        """
+        with waiting_lock(self.path / ".lock", f"training {self.path}") as waited:
+            yield waited
 
 
 def _clear(fold: Path) -> None:

@@ -72,7 +72,7 @@ def finished_line(
         if not folder.finished:  # thrown away while this waited
             return None
         say_when(folder)
-    return last_lines(config, folder, archive)
+        return last_lines(config, folder, archive)
 
 
 def _runs(config: Mapping[str, Any]) -> Path:

@@ -32,6 +32,7 @@ from isic.engine.resume import go_on_in_batches, is_trained, readable
 from isic.engine.spoken import announce, log_mistakes, log_result
 from isic.engine.teacher import teach
 from isic.errors import ConfigError, IsicError
+from isic.files import overwrites
 from isic.index.schema import index_hash
 from isic.outputs import output_folder
 from isic.predictions import write_predictions, write_score
@@ -75,8 +76,8 @@ def fit_fold(
         )
     if leads:
         output_folder(run)
-    with folder.lock() if leads else nullcontext():
-        anew = config["overwrite"] and leads
+    with folder.lock() if leads else nullcontext(False) as waited:
+        anew = leads and overwrites(config["overwrite"], waited=waited, folder=folder.path)
         if not is_relaunched():  # whoever started the ranks has claimed the run for them
             today = today or Composition.kept(config)
             folder.claim(
@@ -100,9 +101,7 @@ def fit_fold(
                 relaunch(config, folder.path, n_devices=options.n_devices)
             else:
                 _train(config, data, folder, options)
-    if not leads:
-        return ""
-    return last_lines(config, folder, data)
+        return last_lines(config, folder, data) if leads else ""
 
 
 def _train(

@@ -24,6 +24,7 @@ from isic.dashboard import is_on
 from isic.errors import ConfigError, first_five
 from isic.features.family import Family
 from isic.features.image_scores import SCORE
+from isic.files import overwrites
 from isic.identity import Defaults, differing, run_name, same_experiment
 from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
@@ -74,8 +75,9 @@ def fit_stack(
         config["composition"] = today.record(config)
     folder = places["runs"] / config["name"]
     request, entry = _request(config, index, split, runs, folder, places["cache"]), config | content
-    with waiting_lock(output_folder(folder) / ".lock", f"fitting {folder}"):
-        clears = refuse_other(folder, entry, overwrite=config["overwrite"], defaults=defaults)
+    with waiting_lock(output_folder(folder) / ".lock", f"fitting {folder}") as waited:
+        anew = overwrites(config["overwrite"], waited=waited, folder=folder)
+        clears = refuse_other(folder, entry, overwrite=anew, defaults=defaults)
         if (folder / "score.json").exists() and not clears:
             when = time.localtime((folder / "score.json").stat().st_mtime)
             log.info(
@@ -84,7 +86,7 @@ def fit_stack(
             )
         else:
             fit_and_write(request, begin=partial(claim, folder, entry, clears=clears))
-    line = f"{config['name']}: {score_line(read_score(folder / 'score.json'))}"
+        line = f"{config['name']}: {score_line(read_score(folder / 'score.json'))}"
     log.info(line)
     return line
 
