@@ -5,13 +5,14 @@ Trap: nothing is stopped by the first fault. What one part finds another may exp
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
 from isic.audit.duplicates import check_duplicates
+from isic.audit.features import audited_features
 from isic.audit.findings import ODD, WRONG, Finding, Part
 from isic.audit.images import check_images
 from isic.audit.leaks import check_ids, check_pairs
@@ -20,6 +21,7 @@ from isic.audit.report import Report
 from isic.audit.shortcuts import check_shortcuts
 from isic.audit.tables import check_table
 from isic.errors import DataError, IsicError
+from isic.features.family import Family
 from isic.images.fingerprint import has_fingerprints, keep_fingerprints
 from isic.images.sources import Ref
 from isic.index.integrity import OK, read_images, read_with_prints
@@ -34,6 +36,7 @@ def check_archive(
     overlap: bool = True,
     missing_images: str = "error",
     on_bad_image: str = "error",
+    families: Mapping[str, Family] | None = None,
     cache_root: Path,
     progress: bool = True,
 ) -> Report:
@@ -42,6 +45,7 @@ def check_archive(
     images: False leaves the image files unopened.
     overlap: False looks for no pairs of images that show the same.
     missing_images, on_bad_image: The `data` keys; what training would tolerate is odd, not wrong.
+    families: Whose features are searched for shortcuts beside the columns.
     """
     report = Report(index.info, index.root, archive_hash(index))
     files = prints = None
@@ -68,8 +72,13 @@ def check_archive(
     report.parts["duplicates"] = check_duplicates(
         index, pairs or (), read if pairs is not None else None
     )
+    features = None
+    if families and not index.untrained:
+        with _timed(report, "features"):
+            features, unmade = audited_features(index, families, cache_root=cache_root)
+        report.parts["features"] = Part(unmade)
     with _timed(report, "shortcuts"):
-        report.parts["shortcuts"] = check_shortcuts(index, files)
+        report.parts["shortcuts"] = check_shortcuts(index, files, features)
     return report
 
 

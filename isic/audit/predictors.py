@@ -1,13 +1,15 @@
 """The columns of a table as small integer codes: what each row's value is, and whether it is known.
 
-Numbers become quantile bins, text its categories, ids the form of their name; image size, bytes and
-format are columns like any other. Codes know no label, so that they may be made over all folds.
+Numbers become quantile bins, text its categories, ids the form and number of their name; a text
+that differs from row to row also its form, length, first and last letter. Image size, bytes and
+format are columns like any other, and so are the sizes of groups (`group_predictors`) and features
+(`feature_predictors`). Codes know no label, so that they may be made over all folds.
 Trap: a category that only one group holds says nothing of other groups; the rarest beyond
 `MAX_CODES` share a code.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,21 +17,35 @@ from numpy.typing import NDArray
 
 from isic.index.schema import USE, DatasetInfo
 
-Codes = NDArray[np.int64]
+Codes: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+Numbers: TypeAlias = NDArray[np.floating[Any]]
 
 N_BINS = 20
+EDGE_ROWS = 20_000  # enough for the edges of bins; every row gets its code
 MAX_CODES = 500  # of text; a site or hospital has tens
 IDS = ("image_id", "lesion_id", "patient_id", "image")
 LABELS = ("target", "diagnosis", "split")
 FILE_FACTS = ("width", "height", "n_bytes", "format")
+# Group -> what its rows are counted as; `lesions of a patient` are its lesions.
+SIZES = {"patient_id": "rows of a patient", "lesion_id": "rows of a lesion"}
+LESIONS = "lesions of a patient"
 
 
 class Predictor(NamedTuple):
-    """One way to guess the class: a column's `value`, or whether it is `known`. Codes: (rows,)."""
+    """One way to guess the class: a column's `value`, or whether it is `known`. (rows,)
+
+    numbers: The values where they are numbers, NaN where missing.
+    """
 
     column: str
     kind: str
     codes: Codes
+    numbers: Numbers | None = None
+
+    def __str__(self) -> str:
+        named = {"known": f"{self.column} being known", "value": self.column}
+        return named.get(self.kind, f"{self.kind} of {self.column}")
 
 
 def predictors(
@@ -45,15 +61,47 @@ def predictors(
         yield from _varying(column, "known", known.astype(np.int64))
         if column == "image" or not known.any():
             continue
-        value = _form(rows[column]) if column in IDS else rows[column]
-        yield from _varying(column, "form" if column in IDS else "value", codes_of(value))
-    if "image_id" in rows:
-        number = rows["image_id"].str.extract(r"(\d+)\D*$", expand=False)
-        yield from _varying("image_id", "number", codes_of(pd.to_numeric(number.astype("object"))))
+        if column in IDS:
+            yield from _varying(column, "form", codes_of(_form(rows[column])))
+            yield from _varying(column, "number", codes_of(_number(rows[column])))
+            continue
+        yield from _value(rows[column], column)
+        yield from _spelled(rows[column], column)
     if files is not None:
         for column in FILE_FACTS:
             read = files[column].where(files["status"] == "ok")
-            yield from _varying(f"image {column.removeprefix('n_')}", "value", codes_of(read))
+            yield from _value(read, f"image {column.removeprefix('n_')}")
+
+
+def group_predictors(table: pd.DataFrame, labelled: NDArray[np.bool_]) -> Iterator[Predictor]:
+    """How many rows a patient and a lesion have, how many lesions a patient; who is alone.
+
+    table: Every row of an index, since a group's other rows may be test rows. labelled: (rows,),
+        those whose codes are wanted.
+    """
+    if "patient_id" not in table or "lesion_id" not in table:
+        return
+    counted = {name: _sizes(table[column]) for column, name in SIZES.items()}
+    pairs = table[["patient_id", "lesion_id"]].dropna().drop_duplicates()
+    of_patient = table["patient_id"].map(pairs["patient_id"].value_counts())
+    counted[LESIONS] = np.asarray(of_patient, dtype=np.float64)
+    for name, size in counted.items():
+        own = size[labelled]
+        yield from _value(pd.Series(own), name)
+        yield from _varying(name, "alone", np.where(np.isnan(own), 0, 1 + (own > 1)).astype(int))
+
+
+def feature_predictors(features: pd.DataFrame) -> Iterator[Predictor]:
+    """The value of each feature, and where it is missing unless another one is in the same rows."""
+    met: set[bytes] = set()
+    for column in features.columns:
+        values = features[column]
+        yield from _value(values, str(column))
+        known = values.notna().to_numpy()
+        pattern = np.packbits(known).tobytes()
+        if pattern not in met:
+            met.add(pattern)
+            yield from _varying(str(column), "known", known.astype(np.int64))
 
 
 def codes_of(values: pd.Series) -> Codes:
@@ -65,10 +113,12 @@ def codes_of(values: pd.Series) -> Codes:
     codes = np.zeros(len(number), np.int64)
     if not known.any():
         return codes
-    edges = np.unique(np.quantile(number[known], np.linspace(0, 1, N_BINS + 1)[1:-1]))
-    # Left and right together give a value that equals an edge, a common one, a code of its own.
-    sides = [np.searchsorted(edges, number[known], side) for side in ("left", "right")]
-    codes[known] = 1 + sides[0] + sides[1]
+    found = number if known.all() else number[known]
+    some = found[:: max(1, len(found) // EDGE_ROWS)]
+    edges = np.unique(np.quantile(some, np.linspace(0, 1, N_BINS + 1)[1:-1]))
+    left = np.searchsorted(edges, found, "left")
+    # A value that equals an edge, a common one, has a code of its own.
+    codes[known] = 1 + 2 * left + (edges[np.minimum(left, len(edges) - 1)] == found)
     return codes
 
 
@@ -84,11 +134,50 @@ def _categories(values: pd.Series) -> Codes:
     return rank[codes]
 
 
+def _spelled(values: pd.Series, column: str) -> Iterator[Predictor]:
+    """How a text is written whose values are too many to be categories: a code, a hash, a path."""
+    if not pd.api.types.is_string_dtype(values.dtype) or values.nunique() <= MAX_CODES:
+        return
+    text = values.astype("string")
+    yield from _varying(column, "form", codes_of(_form(text)))
+    yield from _varying(column, "number", codes_of(_number(text)))
+    yield from _varying(column, "length", codes_of(text.str.len()))
+    yield from _varying(column, "first letter", codes_of(text.str[:1]))
+    yield from _varying(column, "last letter", codes_of(text.str[-1:]))
+
+
 def _form(ids: pd.Series) -> pd.Series:
     """`BCN_0001234` -> `BCN_#`: the letters that tell where an id comes from."""
     return ids.str.replace(r"\d+", "#", regex=True)
 
 
-def _varying(column: str, kind: str, codes: Codes) -> Iterator[Predictor]:
+def _number(ids: pd.Series) -> pd.Series:
+    """`BCN_0001234` -> 1234: what is numbered in order tells when it came."""
+    number = ids.str.extract(r"(\d+)\D*$", expand=False)
+    return pd.Series(pd.to_numeric(number.astype("object"), errors="coerce"))
+
+
+def _sizes(ids: pd.Series) -> NDArray[np.float64]:
+    """Rows of each row's group, NaN where it has none. (rows,)"""
+    codes = pd.factorize(ids)[0]
+    counts = np.bincount(codes[codes >= 0], minlength=int(codes.max(initial=-1)) + 1)
+    return np.where(codes >= 0, np.append(counts, 0)[codes], np.nan)
+
+
+def _value(values: pd.Series, column: str) -> Iterator[Predictor]:
+    """The value of a column, with its numbers."""
+    is_number = pd.api.types.is_numeric_dtype(values.dtype)
+    is_number &= not pd.api.types.is_bool_dtype(values.dtype)
+    numbers = None
+    if is_number:
+        is_plain = isinstance(values.dtype, np.dtype) and values.dtype.kind == "f"
+        # A view where that can be: 130 features of 401,059 rows are 200 MB as they are.
+        numbers = values.to_numpy() if is_plain else values.to_numpy(np.float64, na_value=np.nan)
+    yield from _varying(column, "value", codes_of(values), numbers)
+
+
+def _varying(
+    column: str, kind: str, codes: Codes, numbers: Numbers | None = None
+) -> Iterator[Predictor]:
     if len(codes) and (codes != codes[0]).any():
-        yield Predictor(column, kind, codes)
+        yield Predictor(column, kind, codes, numbers)

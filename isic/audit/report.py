@@ -110,7 +110,8 @@ def _cell(text: str) -> str:
 
 def _columns(facts: Mapping[str, Any], most: int = 15) -> list[str]:
     """A table of the columns that guess best."""
-    tried = sorted(facts.get("columns", {}).items(), key=lambda item: -item[1]["auc"])[:most]
+    found = {**facts.get("columns", {}), **facts.get("pairs", {})}
+    tried = sorted(found.items(), key=lambda item: -item[1]["auc"])[:most]
     if not tried:
         return []
     head = ["", "Columns that tell a class alone, best first (AUC on groups not seen):", ""]

@@ -68,6 +68,7 @@ class DownloadConfig:
 class CheckConfig:
     """`python -m isic check`: is the archive whole, and what would give the label away?
 
+    features: Families of a stack, which are searched for shortcuts beside the columns.
     images: Read and decode every image; False looks at the tables alone.
     overlap: Look for images that show the same, which takes as long again.
     output: Folder for `report.md` and `fingerprint.json`; null means one of its own under
@@ -75,6 +76,7 @@ class CheckConfig:
     """
 
     data: Any = MISSING
+    features: Any = MISSING
     paths: Any = MISSING
     images: bool = True
     overlap: bool = True

@@ -15,8 +15,10 @@ from isic.acquire.synthetic import ARCHIVES
 from isic.audit.check import check_archive
 from isic.audit.report import TEXT
 from isic.errors import ConfigError, DataError
+from isic.features.family import Family
 from isic.prepare import open_index
-from isic.signatures import locate
+from isic.signatures import check_signatures, locate
+from isic.stages.stack import families_of, reads_scores
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,15 @@ def _download_words(cfg: DictConfig) -> list[str]:
     return [f"data.root={cfg.data.root}", *(f"{k}={v}" for k, v in given.items())]
 
 
+def _families(cfg: DictConfig) -> dict[str, Family]:
+    """The families that need no image run."""
+    nodes = OmegaConf.to_container(cfg.features, resolve=True)
+    assert isinstance(nodes, dict)
+    check_signatures(nodes, "features")
+    plain = {str(key): node for key, node in nodes.items() if not reads_scores(node)}
+    return families_of(plain)
+
+
 def check(cfg: DictConfig) -> str:
     """Check an archive and write what was found; raises DataError where something is wrong."""
     cache, extra = Path(cfg.paths.cache), cfg.data.get("extra")
@@ -78,6 +89,7 @@ def check(cfg: DictConfig) -> str:
         overlap=cfg.overlap,
         missing_images=cfg.data.missing_images,
         on_bad_image=cfg.data.on_bad_image,
+        families=_families(cfg),
         cache_root=cache,
     )
     report.seconds = {"index": opened, **report.seconds}

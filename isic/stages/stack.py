@@ -277,6 +277,11 @@ def families_of(nodes: Mapping[str, Any]) -> dict[str, Family]:
     return {key: instantiate(node, _convert_="all") for key, node in nodes.items()}
 
 
+def reads_scores(node: Mapping[str, Any]) -> bool:
+    """Whether a family is of the scores of image runs."""
+    return any(c.startswith(SCORE) for c in node.get("columns") or ())
+
+
 def usable_families(nodes: Mapping[str, Any], *, with_runs: bool) -> dict[str, Any]:
     """The families that there is something for: those of image scores need runs.
 
@@ -285,9 +290,7 @@ def usable_families(nodes: Mapping[str, Any], *, with_runs: bool) -> dict[str, A
     """
     if with_runs:
         return dict(nodes)
-    of_scores = [
-        k for k, n in nodes.items() if any(c.startswith(SCORE) for c in n.get("columns") or ())
-    ]
+    of_scores = [k for k, n in nodes.items() if reads_scores(n)]
     left = {k: n for k, n in nodes.items() if k not in of_scores}
     if not left:
         raise ConfigError(f"features: {', '.join(of_scores)} need image runs: give runs=[NAME]")

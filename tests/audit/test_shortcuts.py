@@ -9,16 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isic.audit.findings import ODD, RIGHT
+from isic.audit.out_of_fold import N_FOLDS, SMOOTHING, contingency, deal, out_of_fold_auc
 from isic.audit.predictors import MAX_CODES, codes_of, predictors
-from isic.audit.shortcuts import (
-    LIMIT,
-    N_FOLDS,
-    SMOOTHING,
-    check_shortcuts,
-    contingency,
-    deal,
-    out_of_fold_auc,
-)
+from isic.audit.shortcuts import LIMIT, check_shortcuts
 from isic.index.schema import Index
 
 
