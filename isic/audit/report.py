@@ -114,6 +114,6 @@ def _columns(facts: Mapping[str, Any], most: int = 15) -> list[str]:
     tried = sorted(found.items(), key=lambda item: -item[1]["auc"])[:most]
     if not tried:
         return []
-    head = ["", "Columns that tell a class alone, best first (AUC on groups not seen):", ""]
+    head = ["", "Columns and pairs that tell a class, best first (AUC on groups not seen):", ""]
     rows = [f"| {name} | {found['class']} | {found['auc']:.3f} |" for name, found in tried]
     return [*head, "| column | class | AUC |", "|---|---|---|", *rows]
