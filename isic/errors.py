@@ -37,6 +37,16 @@ class CheckpointError(IsicError):
     exit_code = 4
 
 
+UNREADABLE = (IsicError, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading another run's files may raise, where they are not as they were written."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says in one line, for a list of several."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, IsicError | OSError) else f"{type(error).__name__}: {text}"
+
+
 def first_five(ids: Iterable[object]) -> str:
     """Name the first five of `ids` and count the rest: `a, b, c, d, e and 7 more`."""
     # a name of bytes that are no UTF-8 could be written nowhere as it is

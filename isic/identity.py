@@ -17,8 +17,8 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from isic.checksums import read_yaml
-from isic.errors import ConfigError
+from isic.checksums import Damaged, read_yaml
+from isic.errors import UNREADABLE, ConfigError
 
 Flat = dict[str, Any]
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
@@ -167,9 +167,30 @@ def _lacks(flat: Flat, key: str) -> bool:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Read a `config.yaml`. Raises Damaged where it is not as it was written."""
-    read: dict[str, Any] = read_yaml(file)
+    """Read a `config.yaml`. Raises Damaged where it is not as it was written, or is no config."""
+    try:
+        read = read_yaml(file)
+    except Damaged:
+        raise
+    except (ValueError, RecursionError) as error:  # a date of month 13, brackets without end
+        raise Damaged(f"{file} cannot be read: {error}; restore it from a copy") from None
+    if not isinstance(read, dict):
+        got = "an empty file" if read is None else type(read).__name__
+        raise Damaged(
+            f"{file} cannot be read: expected a config, got {got}; restore it from a copy"
+        )
     return read
+
+
+def is_garbled(file: Path) -> bool:
+    """Whether a `config.yaml` is there and tells nothing of the run that it is of."""
+    try:
+        read_config(file)
+    except Damaged:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def changed_from(file: Path, entry: Mapping[str, Any], defaults: Defaults | None) -> list[str]:
@@ -219,6 +240,6 @@ def same_experiment(
                 same = not apart and trained(file.parent)
             if same:
                 return file.relative_to(runs).parts[0]
-        except (OSError, ValueError, AttributeError):  # no config of ours
+        except UNREADABLE:  # no config of ours
             continue
     return None

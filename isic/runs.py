@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from isic.checksums import is_damaged, read_json, sealed_yaml
+from isic.checksums import read_json, sealed_yaml
 from isic.errors import ConfigError
 from isic.files import PREFIX, file_lock, waiting_lock, whole_file, write_text
 from isic.identity import (
@@ -28,6 +28,7 @@ from isic.identity import (
     differing,
     flatten,
     identity,
+    is_garbled,
     read_config,
     run_name,
     with_batches_of,
@@ -104,7 +105,7 @@ class RunFolder:
         entry = {**config, **content}
         if (self.path.parent / "config.yaml").exists():
             raise ConfigError(f"{self.path.parent} holds a stack; give another name=...")
-        if overwrite and leads and is_damaged(self.config_file):
+        if overwrite and leads and is_garbled(self.config_file):
             self.config_file.unlink()
         changed = changed_from(self.config_file, entry, defaults)
         again = {} if overwrite else self._predicts_only(entry, defaults, trained)

@@ -20,7 +20,7 @@ import torch
 from filelock import Timeout
 from omegaconf import DictConfig
 
-from isic.errors import ConfigError
+from isic.errors import UNREADABLE, ConfigError, one_line
 from isic.files import file_lock, whole_file
 from isic.runs import RunFolder, read_config
 from isic.training.checkpoint import read
@@ -54,7 +54,7 @@ def clean(cfg: DictConfig) -> str:
     total = 0
     for fold in finished_folds(Path(cfg.paths.runs)):
         with _alone(fold) as ours:
-            for waste in wasted(fold) if ours else ():
+            for waste in _wasted(fold) if ours else ():
                 total += waste.size
                 what = "not scored" if waste.whole else "optimizer state"
                 log.info("%10s  %s (%s)", in_megabytes(waste.size), waste.path, what)
@@ -71,6 +71,15 @@ def finished_folds(root: Path) -> list[RunFolder]:
     configs = [*root.glob("*/fold*/config.yaml"), *root.glob("*/*/fold*/config.yaml")]
     folders = {path.parent for path in configs}
     return [fold for fold in map(RunFolder, sorted(folders)) if fold.finished]
+
+
+def _wasted(fold: RunFolder) -> list[Waste]:
+    """What could go of a fold; nothing of one that does not open, which is said."""
+    try:
+        return list(wasted(fold))
+    except UNREADABLE as error:
+        log.warning("%s cannot be read and is left alone: %s", fold.path, one_line(error))
+        return []
 
 
 def wasted(fold: RunFolder) -> Iterator[Waste]:

@@ -1,17 +1,16 @@
 """Every run in one table, best score first; the trials of a sweep count as one line."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from isic.assemble import assemble_run
-from isic.errors import ConfigError, IsicError
+from isic.errors import UNREADABLE, ConfigError, IsicError, one_line
 from isic.predictions import read_score
 from isic.predictions.scorecard import metric_text
 from isic.prepare import open_index
@@ -28,12 +27,7 @@ def runs(cfg: DictConfig) -> None:
     if cfg.get("clean") is not None:  # show and delete are another stage, which needs torch
         raise ConfigError(f"clean: expected show or delete, got {cfg.clean!r}")
     root = Path(cfg.paths.runs)
-    rows = []
-    for folder in sorted(p for p in root.glob("*") if _configs(p)):
-        try:
-            rows.append(_row(folder))
-        except (IsicError, OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s cannot be read and is left out: %r", folder, error)
+    rows = [row for folder in sorted(root.glob("*")) if (row := _row_or_reason(folder))]
     studies = study_lines(root)
     if not rows and not studies:
         log.info("no runs under %s", root.resolve())
@@ -49,23 +43,39 @@ def study_lines(root: Path) -> list[str]:
     """A line for each sweep: its best value, how many trials; these stand in its folder."""
     lines = []
     for file in sorted(root.glob("*/prepared.yaml")):
-        name, table = file.parent.name, file.parent / "trials.csv"
-        if not table.exists():
-            lines.append(f"study {name}: no worker has ended; its trials are under {file.parent}")
-            continue
-        metrics = read_config(file)["metrics"]
-        trials = pd.read_csv(table)
-        done = trials["value"][trials["state"] == "COMPLETE"]
-        best = done.max() if metrics["mode"] == "max" else done.min()
-        value = f"{metrics['monitor']} {best:.6g}, best of" if len(done) else "no value yet:"
-        lines.append(f"study {name}: {value} {len(done)} complete, {len(trials)} trials: {table}")
+        try:
+            lines.append(_study_line(file))
+        except UNREADABLE as error:
+            lines.append(f"study {file.parent.name}: cannot be read: {one_line(error)}")
     return lines
+
+
+def _study_line(file: Path) -> str:
+    """The line of the sweep whose `prepared.yaml` this is."""
+    name, table = file.parent.name, file.parent / "trials.csv"
+    if not table.exists():
+        return f"study {name}: no worker has ended; its trials are under {file.parent}"
+    metrics = read_config(file)["metrics"]
+    trials = pd.read_csv(table)
+    done = trials["value"][trials["state"] == "COMPLETE"]
+    best = done.max() if metrics["mode"] == "max" else done.min()
+    value = f"{metrics['monitor']} {best:.6g}, best of" if len(done) else "no value yet:"
+    return f"study {name}: {value} {len(done)} complete, {len(trials)} trials: {table}"
+
+
+def _row_or_reason(folder: Path) -> dict[str, Any] | None:
+    """One line of the table of runs; of one that cannot be read, why. None of another folder."""
+    try:
+        return _row(folder) if _configs(folder) else None
+    except UNREADABLE as error:
+        unread: dict[str, Any] = {"run": folder.name, "sort": float("-inf")}
+        return unread | {"score": f"cannot be read: {one_line(error)}"}
 
 
 def _row(folder: Path) -> dict[str, Any]:
     """One line of the table of runs."""
     folds = _configs(folder)
-    config = read_config(folds[0])
+    config = _first_config(folds)
     score = _score(folder, config)
     done = len([p for p in folds if (p.parent / "score.json").exists()])
     stacked = folds[0].parent == folder  # all folds of a stack are fitted at once
@@ -100,7 +110,17 @@ def _configs(folder: Path) -> list[Path]:
     own = folder / "config.yaml"
     if folds or not own.exists():
         return folds
-    return [own] if "stacker" in (yaml.safe_load(own.read_text()) or {}) else []
+    return [own] if "stacker" in read_config(own) else []
+
+
+def _first_config(files: Sequence[Path]) -> dict[str, Any]:
+    """The config of a run, of the first fold whose `config.yaml` is whole; the others are named."""
+    for file in files[:-1]:
+        try:
+            return read_config(file)
+        except UNREADABLE as error:
+            log.warning("%s", one_line(error))
+    return read_config(files[-1])
 
 
 def _score(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -122,8 +142,10 @@ def _score(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _print(rows: list[dict[str, Any]]) -> None:
     columns = ("run", "score", "folds", "seeds", "minutes", "GB")
-    width = {c: max(len(c), *(len(str(r[c])) for r in rows)) for c in columns}
+    whole = [row for row in rows if "folds" in row]  # a reason is as long as it is
+    width = {c: max([len(c), *(len(str(r[c])) for r in whole)]) for c in columns}
+    width["run"] = max(len(row["run"]) for row in rows)
     lines = ["  ".join(f"{c:<{width[c]}}" for c in columns)]
-    lines += ["  ".join(f"{r[c]!s:<{width[c]}}" for c in columns) for r in rows]
+    lines += ["  ".join(f"{r.get(c, '')!s:<{width[c]}}" for c in columns) for r in rows]
     for line in lines:
         log.info(line.rstrip())

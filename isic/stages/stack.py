@@ -18,14 +18,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from isic.checksums import is_damaged, sealed_yaml
+from isic.checksums import sealed_yaml
 from isic.composition import Composition
 from isic.dashboard import is_on
 from isic.errors import ConfigError, first_five
 from isic.features.family import Family
 from isic.features.image_scores import SCORE
 from isic.files import overwrites
-from isic.identity import Defaults, differing, run_name, same_experiment
+from isic.identity import Defaults, differing, is_garbled, run_name, same_experiment
 from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
 from isic.outputs import OUTPUT_MARK, output_folder
@@ -134,7 +134,7 @@ def refuse_other(
     file = folder / "config.yaml"
     if list(folder.glob("fold*")):
         raise ConfigError(f"{folder} holds an image run; give the stack another name=...")
-    if overwrite and is_damaged(file):
+    if overwrite and is_garbled(file):
         return True
     stored = read_config(file) if file.exists() else None
     names = sorted(p.name for p in folder.glob("*") if not p.name.startswith(PREFIX))
