@@ -1,8 +1,9 @@
 """A feature table kept as parquet by its content: the rows' values, the families, the code.
 
 Nothing has to be told that something changed: another row, another option of a family, another
-fitted state or another line of this package makes another file. Order of rows counts, since it is
-the order of the result. Unit: one file a table, `<cache>/features/<hash>.parquet`.
+fitted state, another line of this package or of a family of the user's own, another version of the
+libraries that calculate makes another file. Order of rows counts, since it is the order of the
+result. Unit: one file a table, `<cache>/features/<hash>.parquet`.
 Trap: the hash must see missing values and dtypes, and be cheap: numbers by their bytes, texts by
 their codes and values.
 """
@@ -11,19 +12,20 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from isic.checksums import BLANK, check, fill_in
+from isic.code_hash import code_hash, folders_hash, versions
 from isic.features.family import Family, FeatureTable, State
 from isic.runs import whole_file
 
 log = logging.getLogger(__name__)
 
 IDS = "image_id"
+LIBRARIES = ("numpy", "pandas", "scipy", "scikit-learn")
 
 
 def cached_features(
@@ -39,6 +41,9 @@ def cached_features(
     A cache root that cannot be written to costs speed only, and is said.
     """
     key = features_hash(families, samples, states)
+    if key is None:
+        log.info("features are not kept: a family has no source to compare")
+        return make()
     path = Path(cache_root) / "features" / f"{key}.parquet"
     found = _read(path)
     if found is not None:
@@ -53,10 +58,14 @@ def cached_features(
 
 def features_hash(
     families: Mapping[str, Family], samples: pd.DataFrame, states: Mapping[str, State]
-) -> str:
-    """Sixteen hex digits of everything that the table depends on."""
+) -> str | None:
+    """Sixteen hex digits of everything that the table depends on; None where code is unknown."""
     digest = hashlib.blake2b(digest_size=8)
-    about = [_code(), [(key, repr(family)) for key, family in families.items()], states]
+    codes = [(key, code_hash(family)) for key, family in families.items()]
+    if any(code is None for _, code in codes):
+        return None
+    ours = [folders_hash("features", "index", "predictions"), *versions(*LIBRARIES)]
+    about = [ours, codes, states]
     digest.update(json.dumps(about, sort_keys=True).encode())
     needed = [c for f in families.values() for c in f.needs(list(samples.columns))]
     for name in dict.fromkeys([IDS, *needed]):
@@ -73,15 +82,6 @@ def _bytes(column: pd.Series) -> list[bytes]:
         return [np.ascontiguousarray(column.to_numpy()).tobytes()]
     codes, values = pd.factorize(column)
     return [codes.tobytes(), "\x1f".join(map(str, values)).encode()]
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    """Hash this package's source."""
-    digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _write(path: Path, table: FeatureTable) -> None:

@@ -1,8 +1,9 @@
 """An archive's index kept as parquet, so that 401,059 rows open in half a second.
 
-The file is keyed by the reader, its options, the code of this package and the state of the folder:
-name, size and mtime of its tables and stores, mtime of its image folders (which changes when a file
-comes or goes). Folders that the reader mounted are checked in the same way when the file is opened.
+The file is keyed by the reader, its options and code (`isic.code_hash`, also where it is the user's
+own), the code of this package, the libraries that read tables, and the state of the folder: name,
+size and mtime of its tables and stores, mtime of its image folders (which changes when a file comes
+or goes). Folders that the reader mounted are checked in the same way when the file is opened.
 Trap: an image that is replaced in place changes neither; nothing in the index depends on its bytes.
 """
 
@@ -10,14 +11,15 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from isic.checksums import BLANK, check, fill_in
+from isic.code_hash import code_hash, folders_hash, versions
 from isic.index.schema import DatasetInfo, Index
 from isic.outputs import OUTPUT_MARK
 from isic.runs import whole_file
@@ -50,7 +52,11 @@ def cached_index(builder: Callable[[Path], Index], root: Path, *, cache_root: Pa
     root = Path(root)
     if not root.is_dir():
         return builder(root)  # says what is missing, and how to get it
-    path = Path(cache_root) / f"{root.resolve().name}-index-{_key(builder, root)}.parquet"
+    key = _key(builder, root)
+    if key is None:
+        log.info("the index of %s is not kept: %s has no source to compare", root, builder)
+        return builder(root)
+    path = Path(cache_root) / f"{root.resolve().name}-index-{key}.parquet"
     found = _read(path, root)
     if found is not None:
         return found
@@ -92,29 +98,34 @@ def _stamps(folder: str, name: str, *, depth: int) -> Iterator[str]:
             yield f"{inner} {stat.st_size} {stat.st_mtime_ns}"
 
 
-@lru_cache(maxsize=1)
-def _code() -> str:
-    """Hash this package's source: a reader that was mended must not find its old table."""
-    digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _key(builder: Callable[[Path], Index], root: Path) -> str:
-    options: dict[str, Any] = {}
-    while isinstance(builder, partial):
-        options = {**builder.keywords, **options}
-        builder = builder.func
-    name = f"{builder.__module__}.{getattr(builder, '__qualname__', repr(builder))}"
+def _key(builder: Callable[[Path], Index], root: Path) -> str | None:
+    """Hash all that decides the index; None where a reader's code cannot be compared."""
+    code = code_hash(builder)
+    if code is None:
+        return None
     # Tables that the options name may lie where no folder tells that they were edited.
-    named = [os.path.join(root, v) for v in options.values() if isinstance(v, str)]
+    named = [os.path.join(root, text) for text in _texts(builder)]
     tables = [
         f"{p} {os.stat(p).st_size} {os.stat(p).st_mtime_ns}" for p in named if os.path.isfile(p)
     ]
-    parts = [name, json.dumps(options, sort_keys=True, default=str), _code(), *tables]
-    text = "\n".join([*parts, str(root.resolve()), tree_stamp(root)])
+    ours = [folders_hash("index", "images"), *versions("numpy", "pandas", "pyarrow")]
+    text = "\n".join([code, *ours, *tables, str(root.resolve()), tree_stamp(root)])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _texts(options: Any) -> Iterator[str]:
+    """Every text in a reader's options: some are names of files."""
+    if isinstance(options, str | Path):
+        yield str(options)
+    elif isinstance(options, partial):
+        yield from _texts([options.func, options.args, options.keywords])
+    elif isinstance(options, Mapping):
+        yield from _texts(list(options.values()))
+    elif isinstance(options, list | tuple):
+        for value in options:
+            yield from _texts(value)
+    elif not isinstance(options, type):
+        yield from _texts(list(getattr(options, "__dict__", {}).values()))
 
 
 def _write(path: Path, index: Index) -> None:

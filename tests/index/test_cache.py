@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -14,15 +15,20 @@ from isic.index.schema import Index
 
 
 class Counted:
-    """A reader that counts its calls."""
+    """A reader that counts its calls, beside its state, which is part of the key."""
 
-    __module__, __qualname__ = "tests", "Counted"
+    counts: ClassVar = []
 
     def __init__(self, mounts=None):
-        self.calls, self.mounts = 0, mounts or {}
+        self.mounts, self.number = mounts or {}, len(self.counts)
+        self.counts.append(0)
+
+    @property
+    def calls(self):
+        return self.counts[self.number]
 
     def __call__(self, root, **options):
-        self.calls += 1
+        self.counts[self.number] += 1
         index = build_index(root)
         return Index(index.table, index.info, root, self.mounts, ["a note"])
 
@@ -93,7 +99,7 @@ def test_options_and_code_are_part_of_the_key(archive32, tmp_path, monkeypatch):
     cached_index(partial(reader, target="malignant"), archive32, cache_root=tmp_path)
     cached_index(partial(reader, target="diagnosis"), archive32, cache_root=tmp_path)
     assert reader.calls == 2
-    monkeypatch.setattr(cache, "_code", lambda: "mended")
+    monkeypatch.setattr(cache, "folders_hash", lambda *folders: "mended")
     cached_index(partial(reader, target="diagnosis"), archive32, cache_root=tmp_path)
     assert reader.calls == 3
 
