@@ -67,8 +67,7 @@ class Kind:
 
 
 def of_index(folder: Path, archive: Path) -> Kind:
-    index = build_index(archive)
-    index_cache.cached_index(lambda root: index, archive, cache_root=folder)
+    index_cache.cached_index(build_index, archive, cache_root=folder)
     (path,) = folder.glob("*.parquet")
 
     def read() -> Any:
