@@ -6,7 +6,7 @@ place is logged.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from isic.errors import ConfigError, DataError, first_five
+from isic.images.limits import MAX_PIXELS
 from isic.images.pack import build_pack
 from isic.images.packfile import MISSING, OK, UNREADABLE, Pack
 from isic.index.cache import cached_index
@@ -37,6 +38,7 @@ class PixelOptions:
     on_bad_image: `error` names them; `skip` leaves them out of training and counts them.
     missing_images: `error`, or `drop` them from training; predictions then have a row without
         probabilities for each, as for a bad image.
+    max_megapixels: The largest image that is read, in millions of pixels; None is 50.4, a phone's.
     """
 
     cache_root: Path
@@ -46,9 +48,11 @@ class PixelOptions:
     colour_constancy: bool = False
     on_bad_image: str = "error"
     missing_images: str = "error"
+    max_megapixels: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that are not choices."""
+        max_pixels(self.max_megapixels)
         for key, choices in (
             ("cache", ("bytes", "pixels")),
             ("on_bad_image", ("error", "skip")),
@@ -105,6 +109,7 @@ def open_index(
     *,
     cache_root: Path,
     extra: str | Sequence[str] | None = None,
+    max_megapixels: float | None = None,
 ) -> Index:
     """The index of an archive, from the cache where nothing has changed, and its extra rows.
 
@@ -122,7 +127,22 @@ def open_index(
     elif index.untrained:
         log.warning("%s", index.untrained)
     _log_notes(index)
-    return index
+    return replace(index, max_pixels=max_pixels(max_megapixels))
+
+
+def max_pixels(max_megapixels: float | None) -> int:
+    """Pixels of the largest image that is read; the default for None.
+
+    Raises:
+        ConfigError: Not a positive number.
+    """
+    if max_megapixels is None:
+        return MAX_PIXELS
+    if isinstance(max_megapixels, bool | str) or not 0 < max_megapixels < float("inf"):
+        raise ConfigError(
+            f"data.max_megapixels: expected a number above 0, such as 100, got {max_megapixels}"
+        )
+    return int(max_megapixels * 1_000_000)
 
 
 def _log_notes(index: Index) -> None:
@@ -185,6 +205,7 @@ def load_rows(
     _report_missing(index, rows, pixels.missing_images)
     _report_lacking(rows)
     _report_bad(rows, pixels.on_bad_image)
+    _report_guessed(rows)
     if not rows.readable.any():
         raise DataError(f"none of {len(table)} images under {index.root} can be read")
     return rows
@@ -261,3 +282,14 @@ def _report_bad(rows: Rows, on_bad_image: str) -> None:
     if rows.views:
         message += "; their rows go on with another view, and where there is none they are"
     log.warning("%s; left out of training, status=unreadable in predictions", message)
+
+
+def _report_guessed(rows: Rows) -> None:
+    """What had to be guessed of images that are used, such as the depth of 16-bit values."""
+    guessed: dict[str, list[str]] = {}
+    for pack in rows.packs:
+        for i, note in pack.reasons.items():
+            if pack.status[i] == OK:
+                guessed.setdefault(note, []).append(rows.table["image_id"].iat[i])
+    for note, ids in guessed.items():
+        log.warning("%d of %d images: %s: %s", len(ids), len(rows.table), note, first_five(ids))

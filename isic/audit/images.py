@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from isic.audit.findings import ODD, RIGHT, WRONG, Finding, Part
+from isic.audit.findings import NOTE, ODD, RIGHT, WRONG, Finding, Part
 from isic.errors import first_five
 from isic.index.integrity import MISSING, OK, UNREADABLE
 from isic.index.passed_over import unread_note, unread_of
@@ -30,6 +30,7 @@ def check_images(
         for split in ("train", "test"):
             findings += _missing(index, files, split, missing_images)
         findings += _unreadable(index, files, on_bad_image)
+        findings += _guessed(index, files)
         findings += _sizes(files)
     ids, status = index.table["image_id"], files["status"]
     bad = status == UNREADABLE
@@ -96,6 +97,20 @@ def _unreadable(index: Index, files: pd.DataFrame, on_bad_image: str) -> list[Fi
             f"{int(bad.sum()):,} of {len(files):,} images cannot be read: {named}",
             "download these again, or go on without them with data.on_bad_image=skip",
         )
+    ]
+
+
+def _guessed(index: Index, files: pd.DataFrame) -> list[Finding]:
+    """Readable images of which something had to be guessed, a finding for each guess."""
+    guessed = files[(files["status"] == OK) & (files["note"] != "")]
+    return [
+        Finding(
+            NOTE,
+            "images",
+            f"{len(rows):,} of {len(files):,} images: {note}: "
+            f"{first_five(index.table.loc[rows.index, 'image_id'])}",
+        )
+        for note, rows in guessed.groupby("note")
     ]
 
 

@@ -15,6 +15,7 @@ class PredictDataConfig:
     num_workers: Any = None
     on_bad_image: str | None = None
     missing_images: str | None = None
+    max_megapixels: float | None = None
 
 
 @dataclass

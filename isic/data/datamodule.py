@@ -87,6 +87,7 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
         colour_constancy: bool = False,
         on_bad_image: str = "error",
         missing_images: str = "error",
+        max_megapixels: float | None = None,
         fraction: float = 1.0,
         val_negatives: int | None = None,
         samples_per_epoch: int | None = None,
@@ -111,7 +112,7 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
         self.transforms, self.sampler = transforms or FastAugment, sampler or ShuffledBatches
         self.batch_size, self.num_workers = batch_size, num_workers
         kinds = (cache, resize, crop_border, colour_constancy, on_bad_image, missing_images)
-        self.pixels = PixelOptions(self.cache_root, *kinds)
+        self.pixels = PixelOptions(self.cache_root, *kinds, max_megapixels=max_megapixels)
         self.val_negatives, self.seed, self.runs_root = val_negatives, seed, Path(runs_root)
         self.samples_per_epoch, self._next_epoch = samples_per_epoch, 0
 

@@ -54,7 +54,13 @@ class FoldRows:
     @cached_property
     def index(self) -> Index:
         """The archive's typed table and its facts."""
-        return open_index(self.builder, self.root, cache_root=self.cache_root, extra=self.extra)
+        return open_index(
+            self.builder,
+            self.root,
+            cache_root=self.cache_root,
+            extra=self.extra,
+            max_megapixels=self.pixels.max_megapixels,
+        )
 
     @cached_property
     def split(self) -> Split:

@@ -126,7 +126,13 @@ def _same_is_there(config: Mapping[str, Any], prefix: str, today: Composition) -
 def _opened(config: Mapping[str, Any]) -> _Archive:
     data, cache = config["data"], Path(config["paths"]["cache"]).resolve()
     root, extra = Path(data["root"]), data.get("extra")
-    index = open_index(instantiate(data["index"]), root, cache_root=cache, extra=extra)
+    index = open_index(
+        instantiate(data["index"]),
+        root,
+        cache_root=cache,
+        extra=extra,
+        max_megapixels=data.get("max_megapixels"),
+    )
     split = make_split(
         index,
         instantiate(config["split"]),

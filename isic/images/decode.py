@@ -31,6 +31,7 @@ Pixels = npt.NDArray[np.uint8]
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _HEAD_BYTES = 65_536  # a marker segment ends below 64 KiB, and Exif comes first or second
 _ORIENTATION = 0x0112
+_PNG_DEPTH = 24  # where IHDR says it
 _UPRIGHT = {  # EXIF orientation: turn or flip that brings the stored rows upright
     2: (None, 1), 3: (cv2.ROTATE_180, None), 4: (None, 0), 5: (cv2.ROTATE_90_CLOCKWISE, 1),
     6: (cv2.ROTATE_90_CLOCKWISE, None), 7: (cv2.ROTATE_90_COUNTERCLOCKWISE, 1),
@@ -188,9 +189,10 @@ def _with_pillow(data: bytes, max_pixels: int | None) -> Decoded:
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
             refuse_bomb(image.height, image.width, max_pixels)
             note = "" if max_pixels is None else _refuse_damaged(data, image, max_pixels)
-            said = tiff.black_and_white(image)  # tags are gone once it is loaded
+            # A TIFF's tags are gone once it is loaded.
+            bits, said = tiff.depth(image) if image.format == "TIFF" else (_png_depth(data), None)
             image.load()  # a TIFF is turned upright here, and then says so
-            pixels, guessed = _to_rgb(image, data, said)
+            pixels, guessed = _to_rgb(image, data, bits, said)
             orientation = _exif_orientation(image)
             return Decoded(_upright(pixels, orientation), orientation, note=note or guessed)
     except Image.DecompressionBombError as error:
@@ -237,7 +239,12 @@ def _refuse_damaged(data: bytes, image: Image.Image, max_pixels: int) -> str:
     raise ImageError(f"truncated or damaged, {len(data):,} bytes: {found}")
 
 
-def _to_rgb(image: Image.Image, data: bytes, said: Said) -> tuple[Pixels, str]:
+def _png_depth(data: bytes) -> int:
+    """Bits a sample by a PNG's header; 8 of anything else."""
+    return data[_PNG_DEPTH] if data.startswith(png.SIGNATURE) else 8
+
+
+def _to_rgb(image: Image.Image, data: bytes, bits: int, said: Said) -> tuple[Pixels, str]:
     """RGB of 8 bits and a note; Pillow's own conversion clips 16-bit grey, which turns white."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         deep = np.asarray(image).astype(np.uint16)
@@ -246,12 +253,13 @@ def _to_rgb(image: Image.Image, data: bytes, said: Said) -> tuple[Pixels, str]:
     if image.mode in ("I", "F"):
         raise ImageError(f"pixels of 32 bits ({image.mode}) have no known scale; store 8 or 16")
     pixels: Pixels = np.asarray(image.convert("RGB"))
+    if bits <= 8:
+        return pixels, ""
     # Pillow drops the lower byte of 16-bit colour: what is left of 12 bits is nearly black.
-    if image.format in ("PNG", "TIFF") and pixels.max(initial=0) < 64:
-        deep_colour = _deep_colour(data, pixels.shape[:2])
-        if deep_colour is not None:
-            return to_8_bits(deep_colour, said or said_by_png(data, deep_colour))
-    return pixels, ""
+    deep_colour = _deep_colour(data, pixels.shape[:2])
+    if deep_colour is None:
+        return pixels, f"colour of {bits} bits, of which the lower ones could not be read"
+    return to_8_bits(deep_colour, said or said_by_png(data, deep_colour))
 
 
 def _deep_colour(data: bytes, shape: tuple[int, ...]) -> Deep | None:

@@ -11,6 +11,7 @@ only what `dicom_image` returns, so that no pack holds anything else of the file
 
 import io
 import re
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from PIL import Image, UnidentifiedImageError
 
-from isic.images.decode import ImageError
-from isic.images.limits import refuse_bomb
+from isic.images import png
+from isic.images.limits import ALLOWANCE, MAX_PIXELS, ImageError, refuse_bomb
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -30,6 +32,8 @@ ALLOWED = (
     "PhotometricInterpretation",
 )  # fmt: skip
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # baseline; extended, if of 8 bits
+_DEFLATED, _EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1"
+_HEAD_BYTES = 4096
 _AS_IT_IS = ("YBR_FULL", "YBR_FULL_422", "RGB", "MONOCHROME2")
 # Adobe's segment with transform 0: "three components are RGB". Without it, and without JFIF's,
 # libjpeg takes them for YCbCr.
@@ -39,23 +43,26 @@ _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
 Tags = dict[str, str | int | float]
 
 
-def dicom_image(data: bytes) -> bytes:
+def dicom_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bytes:
     """The encoded image in a DICOM file's bytes: its JPEG frame, or a PNG of its pixels.
 
-    Raises ImageError with the reason: no DICOM, cut off, no pixel data, several frames.
+    Raises ImageError with the reason: no DICOM, cut off, no pixel data, several frames, too large.
     """
-    dataset = _read(data)
+    dataset = _read(data, max_pixels=max_pixels)
     if "PixelData" not in dataset:
         raise ImageError("DICOM without pixel data, or cut off before it")
     try:
-        refuse_bomb(int(dataset.Rows), int(dataset.Columns))
+        refuse_bomb(int(dataset.Rows), int(dataset.Columns), max_pixels)
         if int(dataset.get("NumberOfFrames") or 1) != 1:
             raise ImageError(f"DICOM of {dataset.NumberOfFrames} frames, expected one image")
         kind = str(dataset.get("PhotometricInterpretation", ""))
         syntax = str(dataset.file_meta.TransferSyntaxUID)
         if syntax in _JPEG and dataset.BitsStored == 8 and kind in _AS_IT_IS:
             return _jpeg_frame(dataset, stored_rgb=kind == "RGB")
-        return _png(_pixels(dataset, kind))
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            _refuse_frame(dataset, max_pixels)
+        declared = int(dataset.BitsStored) < 16 and kind != "PALETTE COLOR"
+        return _png(_pixels(dataset, kind), declared=declared)
     except ImageError:
         raise
     except Exception as error:  # pydicom: AttributeError, ValueError, NotImplementedError, ...
@@ -79,21 +86,77 @@ def dicom_tags(source: bytes | str | Path) -> Tags:
     return tags
 
 
-def _read(source: bytes | str | Path, *, only: list[Any] | None = None) -> "Dataset":
+def _read(
+    source: bytes | str | Path, *, only: list[Any] | None = None, max_pixels: int = MAX_PIXELS
+) -> "Dataset":
     from pydicom import dcmread
     from pydicom.config import disable_value_validation
     from pydicom.errors import InvalidDicomError
 
-    file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
+        file: Any = source
+        if _DEFLATED in _head(source):
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            file = io.BytesIO(_inflated(data, max_pixels, whole=only is None))
+        elif isinstance(source, bytes):
+            file = io.BytesIO(source)
         with disable_value_validation():  # an odd value in a tag that nobody reads is no matter
             return dcmread(file, stop_before_pixels=only is not None, specific_tags=only)
+    except ImageError:
+        raise
     except InvalidDicomError as error:
         raise ImageError("not a DICOM file: no DICM after its first 128 bytes") from error
     except OSError:
         raise
     except Exception as error:  # EOFError, struct.error, ValueError, KeyError, ...
         raise ImageError(f"DICOM cut off or damaged: {error}") from error
+
+
+def _head(source: bytes | str | Path) -> bytes:
+    """Where the transfer syntax stands."""
+    if isinstance(source, bytes):
+        return source[:_HEAD_BYTES]
+    with open(source, "rb") as file:
+        return file.read(_HEAD_BYTES)
+
+
+def _inflated(data: bytes, max_pixels: int, *, whole: bool) -> bytes:
+    """The file as it was before it was deflated; pydicom would inflate whatever there is.
+
+    The sides stand near the beginning, and say how much there can be. `whole=False` ends there.
+    """
+    from pydicom import dcmread
+
+    end = 144 + int.from_bytes(data[140:144], "little")  # after the group of the file's own tags
+    head = data[:end].replace(_DEFLATED, _EXPLICIT.ljust(len(_DEFLATED), b"\0"))
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    first = inflater.decompress(data[end:], ALLOWANCE // 16)
+    if not whole:
+        return head + first
+    sides = ["Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
+    tags = dcmread(io.BytesIO(head + first), stop_before_pixels=True, specific_tags=list(sides))
+    height, width, samples, bits = (int(tags.get(name) or 1) for name in sides)
+    refuse_bomb(height, width, max_pixels)
+    most = height * width * samples * bits // 8 + ALLOWANCE
+    rest = inflater.decompress(inflater.unconsumed_tail, most)
+    if inflater.unconsumed_tail:
+        raise ImageError(f"DICOM that inflates to more than {most:,} bytes, which its sides allow")
+    return head + first + rest
+
+
+def _refuse_frame(dataset: "Dataset", max_pixels: int) -> None:
+    """A frame has sides of its own, or runs: what it becomes is not what the tags say."""
+    from pydicom.encaps import get_frame
+
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    stored = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel") or 1)
+    if len(frame) > stored * int(dataset.BitsAllocated) // 4 + ALLOWANCE:
+        raise ImageError(f"DICOM frame of {len(frame):,} bytes for {stored:,} samples")
+    try:
+        with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
+            refuse_bomb(image.height, image.width, max_pixels)
+    except UnidentifiedImageError:  # run lengths, or what pydicom cannot read either
+        pass
 
 
 def _years(age: str) -> float:
@@ -138,9 +201,14 @@ def _pixels(dataset: "Dataset", kind: str) -> npt.NDArray[Any]:
     return pixels.astype(wanted)
 
 
-def _png(pixels: npt.NDArray[Any]) -> bytes:
+def _png(pixels: npt.NDArray[Any], *, declared: bool) -> bytes:
+    """A PNG; `declared`: its depth is the file's own word, and no decoder need guess it."""
     ordered = pixels[..., ::-1] if pixels.ndim == 3 else pixels  # OpenCV writes BGR
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(ordered))
     if not done:
         raise ImageError(f"pixels of shape {pixels.shape} cannot be written as PNG")
-    return encoded.tobytes()
+    data = encoded.tobytes()
+    if not declared or pixels.dtype != np.uint16:
+        return data
+    depth = png.chunk(b"sBIT", bytes([16] * (3 if pixels.ndim == 3 else 1)))
+    return data[: png.HEADER_END] + depth + data[png.HEADER_END :]

@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from isic.checksums import BLANK, check, fill_in
 from isic.errors import IsicError
-from isic.images.decode import ImageError, Pixels, decode
+from isic.images.decode import MAX_PIXELS, ImageError, Pixels, decode
 from isic.images.scan import scan
 from isic.images.sources import Ref, Sources, Stat, stat_files
 from isic.runs import waiting_lock, whole_file
@@ -57,7 +57,7 @@ _TO_PLANES = np.array(
 )  # RGB -> Y, R - Y, B - Y of JPEG (ITU-R BT.601)
 
 
-def fingerprint(data: bytes, image: Pixels | None = None) -> bytes:
+def fingerprint(data: bytes, image: Pixels | None = None, *, max_pixels: int = MAX_PIXELS) -> bytes:
     """One element of `PRINT` as bytes. What does not decode has the hash of its bytes alone.
 
     image: `data` decoded with `min_side=DECODED_SIDE`, where that is done already.
@@ -65,7 +65,7 @@ def fingerprint(data: bytes, image: Pixels | None = None) -> bytes:
     digest = hashlib.blake2b(data, digest_size=16).digest()
     try:
         if image is None:
-            image = decode(data, min_side=DECODED_SIDE)
+            image = decode(data, min_side=DECODED_SIDE, max_pixels=max_pixels)
     except ImageError:
         return digest.ljust(PRINT.itemsize, b"\0")
     side: bytes = min(*image.shape[:2], 0xFFFF).to_bytes(2, "little")
@@ -156,7 +156,8 @@ def images_key(sources: Sources, refs: Sequence[Ref]) -> str:
     resolved = sources.resolved()
     stats: list[Stat] = stat_files(resolved, refs)
     mounts = [f"{name}={path}" for name, path in resolved.mounts.items()]
-    head = json.dumps([VERSION, str(resolved.root), *mounts, stats])
+    limit = resolved.max_pixels
+    head = json.dumps([VERSION, str(resolved.root), *mounts, limit, stats])
     body = "\n".join("" if ref is None else ref for ref in refs)
     return hashlib.blake2b(f"{head}\n{body}".encode(), digest_size=8).hexdigest()
 
@@ -170,7 +171,8 @@ def _write(path: Path, sources: Sources, refs: Sequence[Ref], workers: int | Non
             "(split.overlap=false goes without)", f"{present:,}", path,
         )  # fmt: skip
     stored, empty = bytearray(), bytes(PRINT.itemsize)
-    for part in scan(sources, refs, fingerprint, workers=workers, title="comparing images"):
+    work = partial(fingerprint, max_pixels=sources.max_pixels)
+    for part in scan(sources, refs, work, workers=workers, title="comparing images"):
         stored += part if isinstance(part, bytes) else empty
     _save(path, stored)
 

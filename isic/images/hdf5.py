@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 from h5py import h5d, h5f, h5s, h5t
 
 from isic.errors import DataError
-from isic.images.limits import ImageError
+from isic.images.limits import MAX_PIXELS, ImageError, refuse_bytes
 
 _FIXED = (h5t.STRING, h5t.OPAQUE, h5t.INTEGER)  # bytes as |S, |V or uint8
 
@@ -30,7 +31,8 @@ _FIXED = (h5t.STRING, h5t.OPAQUE, h5t.INTEGER)  # bytes as |S, |V or uint8
 class Hdf5Images:
     """An open HDF5 file of encoded images; `read(id)` gives bytes, or None where it has no `id`."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
+        self._max_pixels = max_pixels
         try:
             self._file = h5py.File(path, "r")
             self._name = h5f.get_name(self._file.id)
@@ -76,6 +78,7 @@ class Hdf5Images:
         data = self._in_place(dataset)
         if data is None:
             _refuse_foreign_storage(dataset, self._name, image_id)
+            self._refuse_bomb(dataset)
             data = _through_hdf5(dataset)
         return b"" if data == b"\0" else data
 
@@ -87,8 +90,17 @@ class Hdf5Images:
         if kind.get_class() == h5t.STRING and kind.is_variable_str():
             return None
         size = dataset.get_storage_size()
+        refuse_bytes(size, "a dataset", self._max_pixels)
         data = os.pread(self._plain, size, offset)
         return data if len(data) == size else None
+
+    def _refuse_bomb(self, dataset: Any) -> None:
+        """By what it says that it will take: zeros compress a thousandfold."""
+        rows = prod(dataset.shape)
+        creation = dataset.get_create_plist()
+        if creation.get_layout() == h5d.CHUNKED:  # inflated whole, however little of it is used
+            rows = max(rows, prod(creation.get_chunk()))
+        refuse_bytes(rows * dataset.dtype.itemsize, "a dataset", self._max_pixels)
 
 
 def lock_refused(path: str | Path, error: OSError) -> DataError | None:

@@ -125,7 +125,8 @@ def refuse_scans(data: bytes, n_pixels: int) -> None:
     Each passes over all pixels, and 2,000 of them fit in 161 KB. A file that is cut between two
     scans, and closed with EOI, decodes to a blurred or colourless image without any warning.
     """
-    if _has_one_scan(data):
+    # So small that no number of scans takes long, and most files are: the quick look will do.
+    if n_pixels * len(data) < MAX_SCANNED and _has_one_scan(data):
         return
     limit = max(FEW_SCANS, min(MAX_SCANS, MAX_SCANNED // max(n_pixels, 1)))
     found = list(pieces(data))
@@ -140,7 +141,7 @@ def refuse_scans(data: bytes, n_pixels: int) -> None:
 
 
 def _has_one_scan(data: bytes) -> bool:
-    """Whether it is sequential, all components together, as nearly every file: 1 us to see."""
+    """Whether it looks sequential, all components together, as nearly every file: 1 us to see."""
     if data[2:4] != b"\xff\xe0" or data[20:22] != b"\xff\xdb":  # else, a thumbnail may come first
         return False
     frame = data.find(b"\xff\xc0", 20)

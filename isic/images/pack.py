@@ -11,6 +11,7 @@ behaviour too, must change the key: see `_KEY_FORM`.
 """
 
 import errno
+import glob
 import hashlib
 import json
 import logging
@@ -22,9 +23,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from isic.errors import DataError, IsicError
+from isic.errors import DataError, IsicError, first_five
 from isic.images.convert import QUALITY, Options, Row, convert
-from isic.images.packfile import HEADER_BYTES, MISSING, OK, TAIL_ROW_BYTES, UNREADABLE, Pack
+from isic.images.packfile import (
+    HEADER_BYTES,
+    MISSING,
+    OK,
+    TAIL_ROW_BYTES,
+    UNREADABLE,
+    Pack,
+    holds_metadata,
+)
 from isic.images.partial import PartialPack, beside, remove_forgotten
 from isic.images.progress import Progress
 from isic.images.sources import (
@@ -66,8 +75,10 @@ def build_pack(
         IsicError: No room on the disk or in memory, or no writable cache root.
         ValueError: resize together with pixels, or a correction without either.
     """
-    options = Options(resize, pixels, crop_border, colour_constancy).checked()
     sources = (root if isinstance(root, Sources) else Sources(Path(root))).resolved()
+    options = Options(
+        resize, pixels, crop_border, colour_constancy, max_pixels=sources.max_pixels
+    ).checked()
     cache_root = Path(cache_root)
     for folder in (sources.root, *sources.mounts.values()):
         if not folder.is_dir():
@@ -87,6 +98,7 @@ def build_pack(
             if found is not None:
                 return found
             remove_forgotten(cache_root)
+            _warn_of_metadata(path, sources.root.name)
             needed = _bytes_needed(sources, images, stats, options)
             _refuse_without_space(path, needed)
             _write(path, sources, images, options, needed=needed, progress=progress)
@@ -117,6 +129,17 @@ def _open_whole(path: Path) -> Pack | None:
     except (ValueError, OSError) as error:
         log.warning("not a whole pack, made again: %s", error)
         return None
+
+
+def _warn_of_metadata(path: Path, archive: str) -> None:
+    """Packs of original bytes that an earlier release made: nothing reads them any more."""
+    others = path.parent.glob(f"{glob.escape(archive)}-jpeg-*.pack")
+    old = sorted(str(other.resolve()) for other in others if holds_metadata(other))
+    if old:
+        log.warning(
+            "packs of an earlier release keep the images' EXIF (places, names, dates); this one "
+            "is made anew without. Delete what nothing reads any more: %s", first_five(old),
+        )  # fmt: skip
 
 
 def _bytes_needed(

@@ -96,8 +96,13 @@ class Pack:
         return bytes(self._names[start : int(self._name_end[row])]).decode()
 
     def reason(self, row: int) -> str:
-        """Why the row is not OK; empty where it is."""
+        """Why the row is not OK, or what had to be guessed where it is; empty for most."""
         return self._reasons.get(str(int(row)), "")
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Those of all rows that have one."""
+        return {int(row): reason for row, reason in self._reasons.items()}
 
     def _damaged(self, row: int) -> Damaged:
         with suppress(OSError):  # a cache that may not be written to
@@ -146,6 +151,16 @@ class Pack:
         names_end = names + (int(self._name_end[-1]) if rows else 0)
         self._names = self._bytes[names:names_end]
         self._reasons: dict[str, str] = json.loads(bytes(self._bytes[names_end:]))
+
+
+def holds_metadata(path: Path) -> bool:
+    """Whether the file is a pack of an earlier release, which kept EXIF beside the pixels."""
+    try:
+        with path.open("rb") as file:
+            magic, version = _HEADER.unpack(file.read(_HEADER.size))[:2]
+    except (OSError, struct.error):
+        return False
+    return bool(magic == _MAGIC and version == _WITHOUT_SUMS)
 
 
 class PackWriter:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEADER_END = len(SIGNATURE) + 25  # after IHDR, which comes first
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:

@@ -11,13 +11,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from isic.errors import DataError, first_five
-from isic.images.decode import ImageError
+from isic.images.decode import MAX_PIXELS, ImageError
 from isic.images.dicom import dicom_image
 from isic.images.hdf5 import Hdf5Images
+from isic.images.limits import refuse_bytes
 from isic.images.tfrecord import read_record
 
 Ref = str | None
@@ -29,10 +30,14 @@ _NO_NAME = re.compile("[#\x00-\x1f\ud800-\udfff]")  # the last are bytes that ar
 
 @dataclass(frozen=True)
 class Sources:
-    """The folders that references are relative to: the archive's own, and those mounted beside."""
+    """The folders that references are relative to: the archive's own, and those mounted beside.
+
+    max_pixels: Of an image; what is larger, or would take more bytes than it, is refused unread.
+    """
 
     root: Path
     mounts: Mapping[str, Path] = field(default_factory=dict)
+    max_pixels: int = MAX_PIXELS
 
     def path(self, name: str) -> Path:
         """The file of a reference without its `#` part. Raises DataError for an unknown mount."""
@@ -48,7 +53,7 @@ class Sources:
     def resolved(self) -> "Sources":
         """The same folders under absolute names without links; a loop of links stays as it is."""
         mounts = {n: Path(os.path.realpath(path)) for n, path in sorted(self.mounts.items())}
-        return Sources(Path(os.path.realpath(self.root)), mounts)
+        return replace(self, root=Path(os.path.realpath(self.root)), mounts=mounts)
 
 
 def refuse_names(names: Sequence[str]) -> None:
@@ -126,10 +131,12 @@ def read_refs(sources: Sources, refs: Sequence[Ref]) -> Iterator[bytes | OSError
                 return _image_of_record(path, item)
             if separator:
                 if name not in opened:
-                    opened[name] = stack.enter_context(Hdf5Images(path))
+                    opened[name] = stack.enter_context(Hdf5Images(path, sources.max_pixels))
                 return opened[name].read(item)
-            data = path.read_bytes()
-            return dicom_image(data) if name.lower().endswith(DICOM) else data
+            data = read_image_file(path, sources.max_pixels)
+            if name.lower().endswith(DICOM):
+                return dicom_image(data, max_pixels=sources.max_pixels)
+            return data
 
         for ref in refs:
             try:
@@ -140,6 +147,13 @@ def read_refs(sources: Sources, refs: Sequence[Ref]) -> Iterator[bytes | OSError
                 yield OSError(str(error))
             except OSError as error:
                 yield error
+
+
+def read_image_file(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The bytes of a file; ImageError where there are more than an image can take."""
+    with path.open("rb") as file:
+        refuse_bytes(os.fstat(file.fileno()).st_size, "a file", max_pixels)
+        return file.read()
 
 
 def _image_of_record(path: Path, offset: str) -> bytes:

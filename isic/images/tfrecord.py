@@ -3,6 +3,7 @@
 Trap: a compressed file, or an offset between records, shows only as a wrong checksum.
 """
 
+import os
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -45,9 +46,13 @@ def _example(file: BinaryIO, offset: int) -> Features:
 
 
 def _checked(file: BinaryIO, size: int, offset: int) -> bytes:
-    """The next `size` bytes, which their masked CRC-32C follows."""
-    data, stored = file.read(size), file.read(4)
-    if len(stored) < 4:
+    """The next `size` bytes, which their masked CRC-32C follows.
+
+    What the file does not hold is not asked for: memory would be taken for it first.
+    """
+    left = os.fstat(file.fileno()).st_size - file.tell() - 4
+    data, stored = file.read(min(size, max(left, 0))), file.read(4)
+    if len(data) < size or len(stored) < 4:
         raise ImageError(f"{file.name}: truncated in the record at byte {offset}")
     crc = google_crc32c.value(data)
     if ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF != int.from_bytes(stored, "little"):
@@ -84,6 +89,8 @@ def _varints(stream: BytesIO) -> Iterator[int]:
     while byte := stream.read(1):
         number |= (byte[0] & 127) << shift
         shift += 7
+        if shift > 70:
+            raise ValueError("a number of more than 64 bits")
         if byte[0] < 128:
             yield number
             number = shift = 0

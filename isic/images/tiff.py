@@ -29,12 +29,12 @@ def tile_sides(image: Image.Image) -> tuple[int, int]:
     return max(_numbers(image, _TILE_HEIGHT) or (1,)), max(_numbers(image, _TILE_WIDTH) or (1,))
 
 
-def black_and_white(image: Image.Image) -> tuple[int, int] | None:
-    """The values of black and white by the file's own word; None without it."""
-    bits, named = _numbers(image, _BITS), _numbers(image, _SMAX, _MAX)
-    white = max(named) if named else 2 ** max(bits) - 1 if bits and max(bits) < 16 else 0
+def depth(image: Image.Image) -> tuple[int, tuple[int, int] | None]:
+    """Bits a sample, and the values of black and white by the file's own word; None without it."""
+    bits, named = max(_numbers(image, _BITS) or (1,)), _numbers(image, _SMAX, _MAX)
+    white = max(named) if named else 2**bits - 1 if bits < 16 else 0
     black = max(_numbers(image, _SMIN, _MIN) or (0,))
-    return (black, white) if 0 <= black < white <= 0xFFFF else None
+    return bits, (black, white) if 0 <= black < white <= 0xFFFF else None
 
 
 def fault(data: bytes, image: Image.Image) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from isic.errors import DataError, first_five
+from isic.images.limits import MAX_PIXELS
 from isic.images.sources import Sources, stat_files
 
 LEADING = ("image_id", "lesion_id", "patient_id", "archive", "view", "diagnosis", "target")
@@ -89,6 +90,7 @@ class Index:
     notes: What a reader met that is no fault: rows left out, files not found.
     untrained: Where test rows are all there is: which train table is missing, which test table is
         there, and what to do; see `refuse_untrained`.
+    max_pixels: Of an image; larger ones count as unreadable.
     ids: How spellings of one id were taken: `exact`, `normalised`, or None: there are none.
     """
 
@@ -99,11 +101,12 @@ class Index:
     notes: list[str] = field(default_factory=list)
     untrained: str = ""
     ids: str | None = None
+    max_pixels: int = MAX_PIXELS
 
     @property
     def sources(self) -> Sources:
         """Where the references of `table.image` lead."""
-        return Sources(self.root, self.mounts)
+        return Sources(self.root, self.mounts, self.max_pixels)
 
     @property
     def download(self) -> str:

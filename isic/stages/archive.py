@@ -81,7 +81,13 @@ def check(cfg: DictConfig) -> str:
     """Check an archive and write what was found; raises DataError where something is wrong."""
     cache, extra = Path(cfg.paths.cache), cfg.data.get("extra")
     start = time.monotonic()
-    index = open_index(instantiate(cfg.data.index), cfg.data.root, cache_root=cache, extra=extra)
+    index = open_index(
+        instantiate(cfg.data.index),
+        cfg.data.root,
+        cache_root=cache,
+        extra=extra,
+        max_megapixels=cfg.data.max_megapixels,
+    )
     opened = time.monotonic() - start
     report = check_archive(
         index,

@@ -215,7 +215,11 @@ def read_inputs(config: Mapping[str, Any]) -> tuple[Index, Split, ImageRuns, dic
     data, places = config["data"], _places(config)
     cache = places["cache"]
     index = open_index(
-        instantiate(data["index"]), data["root"], cache_root=cache, extra=data["extra"]
+        instantiate(data["index"]),
+        data["root"],
+        cache_root=cache,
+        extra=data["extra"],
+        max_megapixels=data.get("max_megapixels"),
     )
     split = make_split(
         index,

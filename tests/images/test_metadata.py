@@ -115,6 +115,21 @@ def test_a_pack_holds_no_word_of_its_sources(tmp_path: Path):
         assert all(name.encode() in content for name in names)
 
 
+def test_a_pack_of_an_earlier_release_is_named_not_read(tmp_path: Path, caplog):
+    root, cache = tmp_path / "archive", tmp_path / "cache"
+    root.mkdir()
+    cache.mkdir()
+    (root / "a.jpg").write_bytes(jpeg())
+    old = cache / "archive-jpeg-0123456789abcdef.pack"
+    old.write_bytes(struct.pack("<8sI", b"ISICPACK", 1) + bytes(4096) + jpeg())
+    for _ in range(2):
+        pack = build_pack(root, ["a.jpg"], cache_root=cache, progress=False)
+    assert pack.path != old
+    said = [r.message for r in caplog.records if "EXIF (places" in r.message]
+    assert len(said) == 1
+    assert str(old) in said[0]
+
+
 def test_cmyk_keeps_what_says_how_its_colours_are_meant():
     data = encoded(photo(5).convert("CMYK"))
     assert b"Adobe" in data

@@ -121,4 +121,4 @@ def test_a_large_image_is_read_to_its_end_and_measured_as_stored() -> None:
     for cut in (2, 1000, len(data) // 2):
         assert "truncated" in image_facts(data[:-cut]).fault
     png = cv2.imencode(".png", pixels[:300])[1].tobytes()
-    assert image_facts(png) == (1800, 300, len(png), "PNG", "")
+    assert image_facts(png) == (1800, 300, len(png), "PNG", "", "")
