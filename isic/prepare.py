@@ -290,6 +290,6 @@ def _report_guessed(rows: Rows) -> None:
     for pack in rows.packs:
         for i, note in pack.reasons.items():
             if pack.status[i] == OK:
-                guessed.setdefault(note, []).append(rows.table["image_id"].iat[i])
+                guessed.setdefault(note, []).append(str(rows.table["image_id"].iat[i]))
     for note, ids in guessed.items():
         log.warning("%d of %d images: %s: %s", len(ids), len(rows.table), note, first_five(ids))
