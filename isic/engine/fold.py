@@ -28,7 +28,7 @@ from isic.engine.content import run_content
 from isic.engine.finished import build_metrics, last_lines, say_when
 from isic.engine.inference import predict_rows
 from isic.engine.launch import check_ranks, is_launched, is_relaunched, rank, relaunch
-from isic.engine.resume import go_on_in_batches, is_trained, readable
+from isic.engine.resume import go_on_in_batches, is_trained, keep_input, readable
 from isic.engine.spoken import announce, log_mistakes, log_result
 from isic.engine.teacher import teach
 from isic.errors import ConfigError, IsicError
@@ -90,6 +90,7 @@ def fit_fold(
                 trained=partial(is_trained, config, folder.path),
             )
         go_on_in_batches(config, data, folder)
+        keep_input(config, data, folder)
         if folder.finished:
             say_when(folder)
         else:

@@ -13,6 +13,7 @@ from typing import Any
 from isic.data import LesionDataModule
 from isic.errors import CheckpointError
 from isic.identity import batches_of, read_config, same_steps
+from isic.models.backbone import current_name, input_spec
 from isic.runs import RunFolder
 from isic.training.callbacks import stopped_early
 from isic.training.checkpoint import read
@@ -34,6 +35,28 @@ def go_on_in_batches(config: Mapping[str, Any], data: LesionDataModule, folder: 
         "batches of %d x %d in place of %d x %d: the same experiment, as many images a step and "
         "steps an epoch; bits differ: batch norm and mixing see %d images at once",
         *(*given, size, batches, given[0]),
+    )
+
+
+def keep_input(config: dict[str, Any], data: LesionDataModule, folder: RunFolder) -> None:
+    """Go on with the image size, mean and std that a run began with under a former name of timm's.
+
+    Before such names were understood, they stood for 224 px and ImageNet's mean and deviation.
+    """
+    name = config["model"].get("backbone")
+    if not name or current_name(name) == name or not folder.last.exists():
+        return
+    begun = readable(folder.last)["isic"]["network"]
+    now = input_spec(name)
+    if (begun["image_size"], begun["mean"]) == (data.image_size, list(now.mean)):
+        return
+    data.image_size = begun["image_size"]
+    config["data"] = {**config["data"], "image_size": begun["image_size"]}
+    config["model"] = {**config["model"], "mean": begun["mean"], "std": begun["std"]}
+    log.warning(
+        "this run began with %d px, mean %s, std %s under the name %s, and goes on with them; "
+        "overwrite=true begins with what the model was made for",
+        *(begun["image_size"], begun["mean"], begun["std"], name),
     )
 
 

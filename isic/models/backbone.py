@@ -1,17 +1,20 @@
 """Backbones by name, and what they were made for: input side, mean, std.
 
-A name is timm's, `cancernet_sca` (isic.models.cancernet, registered with timm), or `hf:FOLDER`
-(isic.models.hf). Weights come from the hub (`pretrained=True`), from a file or folder that the user
-brought (isic.models.weights), or from nowhere.
+A name is timm's, of today or of before (`tf_efficientnet_b5_ns`), `cancernet_sca`
+(isic.models.cancernet, registered with timm), or `hf:FOLDER` (isic.models.hf). Weights come from
+the hub (`pretrained=True`), from a file or folder that the user brought (isic.models.weights), or
+from nowhere.
 Trap: timm loads leniently where the head is left out, so that weights of another architecture are
 dropped in silence; given weights are therefore loaded strictly, without their classifier.
 """
 
 import difflib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ from torch import Tensor, nn
 
 from isic.errors import CheckpointError, ConfigError
 from isic.models.hf import CONFIG, PREFIX, PROCESSOR, config_of, create_hf, needed
-from isic.models.weights import as_plain_vit, first_line, read_weights
+from isic.models.weights import as_plain_vit, first_line, fitting, part_for
+
+log = logging.getLogger(__name__)
 
 HUB_TIMEOUT = 5  # seconds
 
@@ -83,9 +88,35 @@ def _spec_in_folder(folder: Path, default: InputSpec) -> InputSpec:
     return InputSpec(int(size), tuple(mean or default.mean), tuple(std or default.std))
 
 
+@cache
+def current_name(name: str) -> str:
+    """timm's name of today for one that it had before 0.9; any other name unchanged.
+
+    timm builds a model under its old name as well, but knows neither its weights nor what they
+    were trained on. Said once a process.
+
+    Raises:
+        ConfigError: A name that timm has taken away.
+    """
+    _timm()
+    from timm.models._registry import get_deprecated_models
+
+    renamed = get_deprecated_models()
+    if name not in renamed:
+        return name
+    if not (now := renamed[name]):
+        raise ConfigError(f"model.backbone: timm has taken {name} away and names no successor")
+    spec = input_spec(now)
+    log.info(
+        "model.backbone=%s is %s today: made for %d px, mean %s, std %s",
+        *(name, now, spec.size, spec.mean, spec.std),
+    )
+    return now
+
+
 def timm_config(name: str) -> Any:
     """timm's `pretrained_cfg` of a backbone, or None where it has none; refuses unknown names."""
-    timm = _timm()
+    timm, name = _timm(), current_name(name)
     architecture = name.partition(".")[0]
     if timm.is_model(architecture):
         try:
@@ -119,16 +150,14 @@ def create_backbone(
     """
     if name.startswith(PREFIX):
         return create_hf(name, pretrained=pretrained, image_size=image_size, drop_path=drop_path)
-    timm, cfg = _timm(), timm_config(name)
+    timm, cfg, name = _timm(), timm_config(name), current_name(name)
     if pretrained is True and not (cfg and (cfg.hf_hub_id or cfg.url)):
         raise ConfigError(f"model.pretrained: timm has no weights of {name}; set it to false")
     arguments: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path or None}
     if getattr(cfg, "fixed_input_size", False):
         arguments["img_size"] = image_size
     if isinstance(pretrained, str):
-        state = read_weights(Path(pretrained))
-        if timm.models.is_model_in_modules(name.partition(".")[0], ["vision_transformer"]):
-            state = as_plain_vit(state)
+        state = _state(Path(pretrained), name, arguments)
         arguments["pretrained_cfg_overlay"] = _overlay(state, cfg)
     try:
         with _hub_or_its_cache(pretrained is True):
@@ -137,11 +166,30 @@ def create_backbone(
         made_for = cfg.input_size[-1] if "img_size" in arguments else image_size
         if not pretrained and made_for != image_size and "drop_path" not in str(error):
             raise _too_odd(name, image_size, made_for, error) from error
+        if isinstance(pretrained, str) and "drop_path_rate" not in str(error):
+            raise _refused(error, name, pretrained, state, arguments) from error
         raise _explained(error, name, pretrained, cfg) from error
     if isinstance(pretrained, str):
         backbone.pretrained_cfg.pop("state_dict")  # else every copy of the model copies it too
     _check_patches(backbone, name, image_size)
     return backbone  # type: ignore[no-any-return]
+
+
+def _state(path: Path, name: str, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A file's tensors under the names of a backbone."""
+    timm, empty = _timm(), _empty(name, arguments)
+    state = part_for(path, empty)
+    if timm.models.is_model_in_modules(name.partition(".")[0], ["vision_transformer"]):
+        state = as_plain_vit(state)
+    return fitting(state, empty, name=name, source=path)
+
+
+def _empty(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """A backbone with names and shapes, and no memory for its weights."""
+    plain = {k: v for k, v in arguments.items() if k != "pretrained_cfg_overlay"}
+    with torch.device("meta"):
+        model: nn.Module = _timm().create_model(name, pretrained=False, **plain)
+    return model
 
 
 def n_features(backbone: nn.Module, *, name: str, image_size: int) -> int:
@@ -208,17 +256,30 @@ def _hub_or_its_cache(wanted: bool) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = offline
 
 
+def _refused(
+    error: Exception,
+    name: str,
+    pretrained: str,
+    state: Mapping[str, Tensor],
+    arguments: Mapping[str, Any],
+) -> CheckpointError:
+    """Weights that are not a backbone's: how many fit, and torch's names of those that do not."""
+    own = _empty(name, arguments).state_dict()
+    fit = sum(1 for k, v in own.items() if k in state and state[k].shape == v.shape)
+    lines = [line[:300] for line in str(error).splitlines()[:4]]
+    head = (
+        f"model.pretrained: {pretrained} is not {name}: {fit} of its {len(own)} tensors fit, and "
+        "all of them have to (the head aside):"
+    )
+    return CheckpointError("\n".join([head, *lines]))
+
+
 def _explained(error: Exception, name: str, pretrained: bool | str, cfg: Any) -> Exception:
     """What a user can do about an error of timm's."""
     if "drop_path_rate" in str(error):
         return ConfigError(f"model.drop_path: {name} has no stochastic depth; set it to 0")
     if not pretrained:
         return ConfigError(f"model.backbone: timm cannot build {name}: {first_line(error)}")
-    if isinstance(pretrained, str):
-        lines = [line[:300] for line in str(error).splitlines()[:4]]
-        return CheckpointError(
-            "\n".join([f"model.pretrained: {pretrained} is not {name}:", *lines])
-        )
     return ConfigError(
         f"model.pretrained=true: the weights of {name} could not be fetched from the hub and are "
         f"not in its cache ({type(error).__name__}). Fetch them where there is a network "
