@@ -139,7 +139,7 @@ def test_the_promised_choices_ship():
     promised = {
         "trainer": "auto cpu gpu ddp ddp_cpu",
         "optim": "adamw nadam",
-        "loss": "bce focal ce",
+        "loss": "auto bce focal ce",
         "logger": "csv wandb",
         "data": "isic2019 isic2020 isic2020_diagnosis isic2024 milk10k folder merged",
         "folds": "grouped hospital given",

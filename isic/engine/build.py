@@ -17,6 +17,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import nn
 
+from isic.config.loss import chosen_loss
 from isic.data import LesionDataModule
 from isic.engine.finished import build_metrics
 from isic.engine.launch import is_launched
@@ -100,8 +101,8 @@ def _own_size(model: Mapping[str, Any]) -> int:
 
 def build_classifier(config: Mapping[str, Any], data: LesionDataModule) -> LesionClassifier:
     """Network, objective, optimizer and metrics of a config for the classes of an archive."""
-    objective = instantiate(config["loss"])
     info = data.index.info
+    objective = instantiate(chosen_loss(config["loss"], info))
     network = instantiate(
         config["model"],
         n_logits=objective.n_logits(len(info.classes)),

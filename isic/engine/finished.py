@@ -22,6 +22,7 @@ from isic.composition import Composition
 from isic.dashboard.send import kept
 from isic.engine.content import HASHES, Described, content_text, run_content
 from isic.engine.launch import is_launched
+from isic.engine.settle import settle, variants
 from isic.identity import changes, read_config, run_name, same_experiment
 from isic.index.schema import Index
 from isic.metrics import Metric
@@ -45,7 +46,7 @@ class _Archive:
 
 
 def finished_line(
-    config: Mapping[str, Any], *, data: str, model: str, today: Composition
+    given: Mapping[str, Any], *, data: str, model: str, today: Composition
 ) -> str | None:
     """The score line of the run that a config names; None where it is not, or may not be, finished.
 
@@ -55,6 +56,7 @@ def finished_line(
     Raises:
         ConfigError: The name is given, and holds a run of another archive or split.
     """
+    config = dict(given)
     # a data module of somebody else may open its archive in another way
     ours = config["data"].get("index") and str(config["data"]["_target_"]).startswith("isic.data.")
     if config["overwrite"] or is_launched() or not ours:
@@ -63,6 +65,8 @@ def finished_line(
         return None
     archive = _opened(config)
     content = run_content(config, archive)
+    stored = stored_configs(config, data=data, model=model)
+    settle(config, content, archive.index.info, stored=stored, today=today)
     name = named(config, data=data, model=model, content=content, today=today)
     folder = RunFolder(_runs(config) / name / f"fold{config['fold']}")
     if not folder.finished:
@@ -77,6 +81,15 @@ def finished_line(
 
 def _runs(config: Mapping[str, Any]) -> Path:
     return Path(config["paths"]["runs"]).resolve()
+
+
+def stored_configs(config: Mapping[str, Any], *, data: str, model: str) -> list[Path]:
+    """The `config.yaml` of every fold of the runs that a command may mean by its name.
+
+    data, model: As `run_name` takes them.
+    """
+    name = escape(str(config["name"])) if config["name"] else f"{escape(f'{data}-{model}')}-*"
+    return sorted(_runs(config).glob(f"{name}/fold*/config.yaml"))
 
 
 def named(
@@ -118,7 +131,7 @@ def _same_is_there(config: Mapping[str, Any], prefix: str, today: Composition) -
         if not isinstance(stored, dict):
             continue
         apart = {k: v for k, v in stored.items() if k not in HASHES}
-        if not changes(apart, config, today.defaults):
+        if any(not changes(apart, entry, today.defaults) for entry in variants(config)):
             return True
     return False
 

@@ -29,6 +29,7 @@ from isic.engine.finished import build_metrics, last_lines, say_when
 from isic.engine.inference import predict_rows
 from isic.engine.launch import check_ranks, is_launched, is_relaunched, rank, relaunch
 from isic.engine.resume import go_on_in_batches, is_trained, keep_input, readable
+from isic.engine.settle import settle
 from isic.engine.spoken import announce, log_mistakes, log_result
 from isic.engine.teacher import teach
 from isic.errors import ConfigError, IsicError
@@ -67,6 +68,9 @@ def fit_fold(
     run = Path(config["paths"]["runs"]).resolve() / config["name"]
     folder = RunFolder(run / f"fold{config['fold']}")
     options: TrainerOptions = instantiate(config["trainer"])
+    today = today or Composition.kept(config)
+    stored = run.glob("fold*/config.yaml")
+    settle(config, content, data.index.info, stored=stored, today=today)
     check_ranks(options.n_devices, options.num_nodes)
     leads = rank() == 0 and not is_relaunched()
     if config["overwrite"] and is_launched() and not is_relaunched():
@@ -79,7 +83,6 @@ def fit_fold(
     with folder.lock() if leads else nullcontext(False) as waited:
         anew = leads and overwrites(config["overwrite"], waited=waited, folder=folder.path)
         if not is_relaunched():  # whoever started the ranks has claimed the run for them
-            today = today or Composition.kept(config)
             folder.claim(
                 config,
                 content,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from isic import dashboard
 from isic.data import LesionDataModule
+from isic.engine.settle import say_loss
 from isic.images.decode import decode, fit
 from isic.images.packfile import OK
 from isic.models.summary import in_words
@@ -56,6 +57,7 @@ def announce(
         in_words(classifier.network, data.image_size),
         *(config["model"].get("pretrained"), data.image_size),
     )
+    say_loss(config["loss"], info)
     log.info(
         "device  %s, batch %d, %d epochs", options.describe(), data.batch_size, options.max_epochs
     )

@@ -8,7 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from isic.composition import Composition
 from isic.engine.content import run_content
-from isic.engine.finished import finished_line, named
+from isic.engine.finished import finished_line, named, stored_configs
+from isic.engine.settle import settle
 from isic.signatures import check_signatures
 
 
@@ -29,6 +30,8 @@ def fit(cfg: DictConfig) -> str:
     check_components(config)
     data = build_data(config)
     content, trained = run_content(config, data), partial(is_trained, config)
+    stored = stored_configs(config, **chosen)
+    settle(config, content, data.index.info, stored=stored, today=today)
     config["name"] = named(config, **chosen, content=content, today=today, trained=trained)
     config["composition"] = today.record(config)
     return fit_fold(config, data, today=today)

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from isic.config.loss import is_open, options
 from isic.config.training import SweepConfig, TrainConfig
 from isic.errors import IsicError
 from isic.runs import identity
@@ -132,6 +133,9 @@ def _name(config: Mapping[str, Any]) -> str:
         return str(config["name"])
     choices = HydraConfig.get().runtime.choices
     neutral = ("n_trials", "n_workers", "storage", "heartbeat", "keep_weights", "give_up_after")
+    if "loss" in config and is_open(config["loss"]):
+        # the default before there was a choice: the same command keeps its name
+        config = {**config, "loss": options(config["loss"])["bce"]}
     what = {k: v for k, v in identity(config).items() if k not in neutral}
     text = json.dumps([what, config["fold"]], sort_keys=True, default=str)
     words = [choices[k] for k in ("data", "model", "space") if choices.get(k)]

@@ -85,6 +85,26 @@ class Objective(nn.Module):
         return target.to(logits.dtype) if target.is_floating_point() else target
 
 
+class ByClasses:
+    """Two objectives, of which an archive's classes choose one: see `isic.config.loss`.
+
+    loss, activation: Of the first one, for two classes, or several that an image can have at once.
+    exclusive: The other one, where an image has exactly one of three classes or more.
+    """
+
+    def __init__(
+        self, loss: nn.Module, *, activation: Literal["sigmoid", "softmax"], exclusive: Objective
+    ) -> None:
+        self.binary, self.exclusive = Objective(loss, activation=activation), exclusive
+
+
+def default_objective(n_classes: int) -> Objective:
+    """Plain cross-entropy over classes of which an image has one; of two, its binary form."""
+    if n_classes > 2:
+        return Objective(CrossEntropy(), activation="softmax")
+    return Objective(BinaryCrossEntropy(), activation="sigmoid")
+
+
 def one_hot(target: Tensor, n_logits: int) -> Tensor:
     """Class indices (B,), or shares of the classes (B, C), as targets of shape (B, n_logits).
 

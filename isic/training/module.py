@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from isic.training.auxiliary import AuxiliaryLoss
 from isic.training.distill import Distillation
 from isic.training.epoch_metric import Epoch, EpochLoss, EpochOutputs, Metric
-from isic.training.losses import BinaryCrossEntropy, Objective, probabilities
+from isic.training.losses import Objective, default_objective, probabilities
 from isic.training.mixing import Mixing
 from isic.training.optim import WarmupCosine, as_before_loading
 from isic.training.tta import Views, averaged_logits
@@ -27,6 +27,7 @@ class LesionClassifier(pl.LightningModule):
     """Binds a network, an objective, an optimizer and the epoch metrics.
 
     network: `forward(batch) -> logits (B, K)`, K = `objective.n_logits(len(classes))`.
+    objective: By default binary cross-entropy for two classes, cross-entropy for more.
     metrics: name -> `(target (N,), probs (N, C)) -> float`, logged as `val/<name>`.
     mixing: Mixup and cutmix of the training batches; None for none.
     auxiliary: Loss of the network's extra heads, logged apart from the main one.
@@ -52,7 +53,7 @@ class LesionClassifier(pl.LightningModule):
         super().__init__()
         self.network = network
         self.classes = tuple(classes)
-        self.objective = objective or Objective(BinaryCrossEntropy(), activation="sigmoid")
+        self.objective = objective or default_objective(len(self.classes))
         self.optim = optim or WarmupCosine(partial(torch.optim.AdamW, lr=3e-4, weight_decay=0.05))
         self.metrics = dict(metrics or {})
         self.mixing = mixing
