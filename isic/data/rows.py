@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from isic.data.auxiliary import Head, fit_heads
 from isic.data.use import Use, targets, use_of
 from isic.errors import ConfigError
-from isic.index.metadata import MetadataEncoder, fit_metadata
+from isic.index.in_test import refuse_unseen_in_test, texts_among
+from isic.index.metadata import MetadataEncoder, fit_metadata, named_columns
 from isic.index.schema import Index, sample_rows
 from isic.prepare import (
     PixelOptions,
@@ -109,8 +110,20 @@ class FoldRows:
         """Of metadata, fitted on the fold's training rows; set it to predict with another's."""
         if not self.metadata:
             return None
+        self.check_metadata()
         rows = self.train_rows.table.iloc[self.positions["train"]]
         return fit_metadata(rows, self.metadata, info=self.index.info)
+
+    def check_metadata(self) -> None:
+        """Refuse metadata that test rows know nothing of.
+
+        Raises:
+            DataError: Names the columns.
+        """
+        samples = sample_rows(self.index)
+        columns = named_columns(samples, self.metadata, info=self.index.info)
+        texts = texts_among(samples, columns)
+        refuse_unseen_in_test(samples, columns, texts=texts, key="data.metadata")
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:

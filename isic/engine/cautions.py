@@ -6,6 +6,7 @@ from typing import Any
 from isic.audit.cautions import pseudo_cautions, shortcut_cautions
 from isic.data import LesionDataModule
 from isic.errors import CheckpointError
+from isic.index.in_test import differences, texts_among
 from isic.index.schema import index_hash, sample_rows
 from isic.training.checkpoint import read
 
@@ -15,8 +16,10 @@ def cautions(data: LesionDataModule) -> list[str]:
     said = pseudo_cautions(data.index.table) + data.cautions
     if not data.encoder:
         return said
-    rows = sample_rows(data.index)
-    return shortcut_cautions(data.index, rows, data.encoder.columns, key="data.metadata") + said
+    rows, columns, key = sample_rows(data.index), data.encoder.columns, "data.metadata"
+    shortcuts = shortcut_cautions(data.index, rows, columns, key=key)
+    texts = texts_among(rows, columns)
+    return shortcuts + differences(rows, columns, texts=texts, key=key) + said
 
 
 def seen_by_weights(pretrained: Any, data: LesionDataModule) -> list[str]:

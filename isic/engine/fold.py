@@ -120,6 +120,8 @@ def _train(
         torch.cuda.reset_peak_memory_stats()
     if rank() == 0:
         check_sample(data.index)
+        if data.metadata:
+            data.check_metadata()  # before what takes minutes
         remove_litter(folder.path)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     classifier = build_classifier(config, data)

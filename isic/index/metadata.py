@@ -43,8 +43,7 @@ def fit_metadata(
     Raises:
         DataError: See `MetadataEncoder.fit`; or no row knows any of the columns.
     """
-    columns = _columns(rows, names)
-    _refuse(rows, columns, info)
+    columns = named_columns(rows, names, info=info)
     _say_unknown(rows, columns)
     spread = {view: [f"{c}_{view}" for c in info.view_columns] for view in info.views}
     groups = {view: [c for c in columns if c in own] for view, own in spread.items()}
@@ -71,16 +70,21 @@ def metadata_hash(rows: pd.DataFrame, names: Sequence[str], *, info: DatasetInfo
     Raises:
         DataError: A column that `fit_metadata` would refuse.
     """
-    columns = _columns(rows, names)
-    _refuse(rows, columns, info)
+    columns = named_columns(rows, names, info=info)
     lines = rows[["image_id", *columns]].sort_values("image_id").to_csv(index=False)
     return hashlib.blake2b(lines.encode(), digest_size=6).hexdigest()
 
 
-def _columns(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """The columns that names and patterns stand for; a name that stands for none, as it is."""
+def named_columns(rows: pd.DataFrame, names: Sequence[str], *, info: DatasetInfo) -> list[str]:
+    """The columns that names and patterns stand for.
+
+    Raises:
+        DataError: A column that gives the label away, an id, or one the table lacks.
+    """
     found = [filter_names(list(rows.columns), name) or [name] for name in names]
-    return list(dict.fromkeys(c for group in found for c in group))
+    columns = list(dict.fromkeys(c for group in found for c in group))
+    _refuse(rows, columns, info)
+    return columns
 
 
 @dataclass(frozen=True)

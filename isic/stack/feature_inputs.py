@@ -27,6 +27,8 @@ from isic.features.table import (
     make_features,
     split_families,
 )
+from isic.index.in_test import refuse_unseen_in_test, texts_among
+from isic.index.metadata import IDS
 from isic.index.schema import DatasetInfo
 from isic.stack.inputs import Fold, FoldInputs, Samples
 
@@ -75,7 +77,9 @@ def fold_inputs(
             that two families share, features of which none varies.
     """
     check_columns(families, rows, info)
-    refuse_empty_in_test(families, rows)
+    refuse_unseen_in_test(
+        rows, needed_columns(families, rows), texts=category_columns(families, rows), key="features"
+    )
     fixed, learned = split_families(families)
     shared = _made(fixed, rows, {}, info, cache_root)
     inputs: dict[Fold, FoldInputs] = {}
@@ -188,22 +192,10 @@ def needed_columns(families: Mapping[str, Family], rows: pd.DataFrame) -> list[s
     return sorted({c for f in families.values() for c in f.needs(available) if c in rows})
 
 
-def refuse_empty_in_test(families: Mapping[str, Family], rows: pd.DataFrame) -> None:
-    """Raise DataError for a column that some train rows have and no test row has."""
-    test = (rows["split"] == "test").to_numpy()
-    if not test.any():
-        return
-    empty = [
-        c
-        for c in needed_columns(families, rows)
-        if rows[c][~test].notna().any() and rows[c][test].isna().all()
-    ]
-    if empty:
-        raise DataError(
-            f"no test row has a value in {first_five(empty)}, which features are made of: the "
-            "stack would learn from what it will not see. Bring the whole test metadata, or choose "
-            "other families with features=[...]"
-        )
+def category_columns(families: Mapping[str, Family], rows: pd.DataFrame) -> list[str]:
+    """The columns of texts whose values a family learns from training rows."""
+    learned = {key: family for key, family in families.items() if family.learns}
+    return [c for c in texts_among(rows, needed_columns(learned, rows)) if c not in IDS]
 
 
 def _made(

@@ -29,6 +29,7 @@ from isic.assemble import (
 )
 from isic.audit.cautions import pseudo_cautions, shortcut_cautions
 from isic.dashboard import publish
+from isic.index.in_test import differences
 from isic.index.schema import index_hash
 from isic.predictions import read_predictions, score, write_predictions, write_score
 from isic.predictions.fitted import fit_to
@@ -36,7 +37,7 @@ from isic.report.importance import write_importance
 from isic.runs import write_text
 from isic.split.split_file import HELD_OUT
 from isic.stack import CrossFit, Plan, cross_fit
-from isic.stack.feature_inputs import States, fold_inputs
+from isic.stack.feature_inputs import States, category_columns, fold_inputs
 from isic.stack.importance import importance_table
 from isic.stack.inputs import Fold, FoldInputs, Samples
 from isic.stack.manifest import save_stack
@@ -114,10 +115,12 @@ def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
 def _cautions(request: Request, rows: pd.DataFrame, parts: Families) -> list[str]:
     """What the score must be read with: what its image runs say of theirs, and its own features."""
     own = [c for c in parts.columns() if c not in run_scores(request)]
+    texts = [c for c in category_columns(request.families, rows) if c in own]
     trained = rows[rows["fold"] != HELD_OUT]
     return [
         *request.runs.warnings,
         *blank_warnings(parts, rows),
+        *differences(rows, own, texts=texts, key="features"),
         *shortcut_cautions(request.index, rows, own, key="features"),
         *([] if request.runs.folders else pseudo_cautions(trained)),
     ]
