@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isic.audit.findings import ODD, STATES, WRONG, Finding, Part
+from isic.cells import markdown_cell
 from isic.index.schema import DatasetInfo
 from isic.outputs import output_folder
 from isic.runs import write_text
@@ -65,14 +66,14 @@ class Report:
     def markdown(self) -> str:
         """The same as a page, with the columns that tell most."""
         rows = [
-            f"| {f.state} | {f.subject} | {_cell(f.text)} | {_cell(f.todo)} |"
+            f"| {f.state} | {f.subject} | {markdown_cell(f.text)} | {markdown_cell(f.todo)} |"
             for f in reversed(self.findings)
         ]
         return "\n".join(
             [
-                f"# {self.info.name} {self.archive_hash}",
+                f"# {markdown_cell(self.info.name)} {self.archive_hash}",
                 "",
-                f"Folder: `{self.root}`. {self._count(WRONG)} wrong, {self._count(ODD)} odd.",
+                f"Folder: {markdown_cell(self.root)}. {self._count(WRONG)} wrong, {self._count(ODD)} odd.",
                 "",
                 "| | what | found | next step |",
                 "|---|---|---|---|",
@@ -81,7 +82,7 @@ class Report:
                 "",
                 f"seconds: {self._seconds()}",
                 "",
-                self._licence(),
+                markdown_cell(self._licence()),
                 "",
             ]
         )
@@ -104,10 +105,6 @@ class Report:
         return ", ".join(f"{name} {taken:.1f}" for name, taken in self.seconds.items())
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 def _columns(facts: Mapping[str, Any], most: int = 15) -> list[str]:
     """A table of the columns that guess best."""
     found = {**facts.get("columns", {}), **facts.get("pairs", {})}
@@ -115,5 +112,8 @@ def _columns(facts: Mapping[str, Any], most: int = 15) -> list[str]:
     if not tried:
         return []
     head = ["", "Columns and pairs that tell a class, best first (AUC on groups not seen):", ""]
-    rows = [f"| {name} | {found['class']} | {found['auc']:.3f} |" for name, found in tried]
+    rows = [
+        f"| {markdown_cell(name)} | {markdown_cell(found['class'])} | {found['auc']:.3f} |"
+        for name, found in tried
+    ]
     return [*head, "| column | class | AUC |", "|---|---|---|", *rows]

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from isic.cells import spreadsheet_csv
 from isic.files import whole_file, write_text
 from isic.metrics import roc_auc
 from isic.metrics.inputs import Floats, Ints, class_probs
@@ -58,9 +59,9 @@ def write_curves(
     roc = _stacked({classes[c]: roc_curve(labels == c, columns[:, c]) for c in shown})
     pr = _stacked({classes[c]: pr_curve(labels == c, columns[:, c]) for c in shown})
     confusion = confusion_matrix(labels, columns, classes)
-    write_text(folder / "roc.csv", roc.to_csv(index=False))
-    write_text(folder / "pr.csv", pr.to_csv(index=False))
-    write_text(folder / "confusion.csv", confusion.to_csv())
+    write_text(folder / "roc.csv", spreadsheet_csv(roc))
+    write_text(folder / "pr.csv", spreadsheet_csv(pr))
+    write_text(folder / "confusion.csv", spreadsheet_csv(confusion, index=True))
     areas = {classes[c]: roc_auc(labels == c, columns[:, c]) for c in shown}
     shade = min_tpr if len(classes) == 2 else None
     labels_of = picture_labels(classes)

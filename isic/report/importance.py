@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from isic.cells import spreadsheet_csv
 from isic.runs import whole_file, write_text
 
 MOST = 25
@@ -19,7 +20,8 @@ def write_importance(folder: Path, table: pd.DataFrame) -> list[Path]:
     table: `feature, gain, shap, models`, the most useful first.
     """
     paths = [folder / "importance.csv", folder / "importance.png"]
-    write_text(paths[0], table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    text = spreadsheet_csv(table, float_format="%.6g", lineterminator="\n")
+    write_text(paths[0], text)
     _draw(paths[1], table.head(MOST).iloc[::-1])
     return paths
 

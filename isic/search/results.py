@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from isic.cells import spreadsheet_csv
 from isic.runs import waiting_lock, write_text
 from isic.search.options import SearchOptions
 from isic.search.slots import FAILURE, RUN
@@ -67,7 +68,7 @@ def write_results(study: optuna.Study, search: SearchOptions) -> None:
         table = study.trials_dataframe(
             attrs=("number", "value", "state", "duration", "params", "user_attrs")
         )
-        write_text(search.folder / "trials.csv", table.to_csv(index=False))
+        write_text(search.folder / "trials.csv", spreadsheet_csv(table))
         _write_plotly(search.folder / PLOTLY)
         for name, draw in (_pictures(study) if best_trials(study, 1) else {}).items():
             try:
