@@ -23,7 +23,7 @@ def spreadsheet_csv(table: pd.DataFrame, *, index: bool = False, **options: Any)
         safe = safe.rename(index=_inert).rename_axis(index=_inert(table.index.name))
     text = [i for i, kind in enumerate(table.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
     for i in text:
-        safe.isetitem(i, safe.iloc[:, i].map(_inert))
+        safe.isetitem(i, safe.iloc[:, i].map(_inert).array)
     written: str = safe.to_csv(index=index, **options)
     return written
 

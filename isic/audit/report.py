@@ -73,7 +73,8 @@ class Report:
             [
                 f"# {markdown_cell(self.info.name)} {self.archive_hash}",
                 "",
-                f"Folder: {markdown_cell(self.root)}. {self._count(WRONG)} wrong, {self._count(ODD)} odd.",
+                f"Folder: {markdown_cell(self.root)}.",
+                f"{self._count(WRONG)} wrong, {self._count(ODD)} odd.",
                 "",
                 "| | what | found | next step |",
                 "|---|---|---|---|",
