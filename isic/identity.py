@@ -83,6 +83,33 @@ def run_name(config: Mapping[str, Any], *, data: str, model: str, content: str) 
     return f"{data}-{model}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
+def settled_name(
+    config: Mapping[str, Any],
+    content: Mapping[str, Any],
+    *,
+    data: str,
+    model: str,
+    text: str,
+    runs: Path,
+    defaults: Defaults | None,
+    at: str,
+    trained: Callable[[Path], bool] = lambda fold: False,
+) -> str:
+    """The given name; else that of a run of the same experiment, or a new one.
+
+    Args:
+        config, content: As `RunFolder.claim` takes them.
+        data, model, text: As `run_name` takes them; `text` stands for the content.
+        runs: The folder of all runs.
+        defaults, at, trained: As `same_experiment` takes them.
+    """
+    name = run_name(config, data=data, model=model, content=text)
+    if config.get("name") or (runs / name).exists():
+        return name
+    prefix, entry = name.rpartition("-")[0], {**config, **content}
+    return same_experiment(runs, prefix, entry, defaults, at=at, trained=trained) or name
+
+
 def differing(
     stored: Mapping[str, Any],
     wanted: Mapping[str, Any],

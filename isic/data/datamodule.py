@@ -63,6 +63,7 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
 
     index_builder: Callable[[Path], Index] | None = None
     begun_batch_size: int | None = None
+    train_columns: dict[str, NDArray[Any]]
 
     def __init__(
         self,
@@ -101,14 +102,13 @@ class LesionDataModule(FoldRows, pl.LightningDataModule):
             raise ConfigError("data.index: expected an archive's build_index, got none")
         check_share(fraction)
         check_workers(num_workers)
-        check_counts(batch_size=batch_size, image_size=image_size, val_negatives=val_negatives)
-        check_counts(samples_per_epoch=samples_per_epoch)
+        check_counts(batch_size=batch_size, image_size=image_size)
+        check_counts(val_negatives=val_negatives, samples_per_epoch=samples_per_epoch)
         self.root, self.builder, self.parts, self.extra = Path(root), builder, parts, extra
         self.split_options, self.fold, self.fraction = split or SplitOptions(), fold, fraction
         self.image_size, self.cache_root = image_size or 224, Path(cache_root)
         self.views, self.metadata = list(views or ()), list(metadata or ())
-        self.auxiliary, self.train_columns = list(auxiliary or ()), dict[str, NDArray[Any]]()
-        self.cautions = list[str]()
+        self.auxiliary, self.cautions, self.train_columns = list(auxiliary or ()), list[str](), {}
         self.transforms, self.sampler = transforms or FastAugment, sampler or ShuffledBatches
         self.batch_size, self.num_workers = batch_size, num_workers
         kinds = (cache, resize, crop_border, colour_constancy, on_bad_image, missing_images)

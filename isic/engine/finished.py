@@ -23,7 +23,7 @@ from isic.dashboard.send import kept
 from isic.engine.content import HASHES, Described, content_text, run_content
 from isic.engine.launch import is_launched
 from isic.engine.settle import settle, variants
-from isic.identity import changes, read_config, run_name, same_experiment
+from isic.identity import changes, read_config, settled_name
 from isic.index.schema import Index
 from isic.metrics import Metric
 from isic.predictions import read_predictions, score_line
@@ -106,15 +106,10 @@ def named(
     data, model: As `run_name` takes them. content: As `run_content` gives it.
     trained: Whether nothing is left for a fold's folder but to predict.
     """
-    name = run_name(config, data=data, model=model, content=content_text(content))
-    runs = _runs(config)
-    if config["name"] or (runs / name).exists():
-        return name
-    entry, prefix = {**config, **content}, name.rpartition("-")[0]
-    there = same_experiment(
-        runs, prefix, entry, today.defaults, at="fold*/config.yaml", trained=trained
-    )
-    return there or name
+    return settled_name(
+        config, content, data=data, model=model, text=content_text(content), runs=_runs(config),
+        defaults=today.defaults, at="fold*/config.yaml", trained=trained,
+    )  # fmt: skip
 
 
 def _same_is_there(config: Mapping[str, Any], prefix: str, today: Composition) -> bool:

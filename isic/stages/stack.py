@@ -25,7 +25,7 @@ from isic.errors import ConfigError, first_five
 from isic.features.family import Family
 from isic.features.image_scores import SCORE
 from isic.files import overwrites
-from isic.identity import Defaults, differing, is_garbled, run_name, same_experiment
+from isic.identity import Defaults, differing, is_garbled, settled_name
 from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
 from isic.outputs import OUTPUT_MARK, output_folder
@@ -70,7 +70,10 @@ def fit_stack(
     index, split, runs, content = read_inputs(config)
     config |= {"runs": list(runs.folders), "refit": config["fold"] == "all"}
     if data is not None:
-        config["name"] = _named(config, data, content, places["runs"], defaults)
+        config["name"] = settled_name(
+            config, content, data=data, model="stack", text=str(content), runs=places["runs"],
+            defaults=defaults, at="config.yaml",
+        )  # fmt: skip
     if today:
         config["composition"] = today.record(config)
     folder = places["runs"] / config["name"]
@@ -101,27 +104,8 @@ def _places(config: Mapping[str, Any]) -> dict[str, Path]:
     return {key: Path(config["paths"][key]).resolve() for key in ("runs", "cache")}
 
 
-def _named(
-    config: Mapping[str, Any],
-    data: str,
-    content: Mapping[str, Any],
-    runs: Path,
-    defaults: Defaults | None,
-) -> str:
-    """The given name; else that of a stack of the same experiment, or a new one."""
-    name = run_name(config, data=data, model="stack", content=str(content))
-    if config["name"] or (runs / name).exists():
-        return name
-    entry = {**config, **content}
-    return same_experiment(runs, f"{data}-stack", entry, defaults, at="config.yaml") or name
-
-
 def refuse_other(
-    folder: Path,
-    entry: Mapping[str, Any],
-    *,
-    overwrite: bool,
-    defaults: Defaults | None = None,
+    folder: Path, entry: Mapping[str, Any], *, overwrite: bool, defaults: Defaults | None = None
 ) -> bool:
     """Refuse a name that holds another experiment; whether what stands there has to go.
 
