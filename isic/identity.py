@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from isic.checksums import Damaged, read_yaml
+from isic.code_hash import CODE
 from isic.errors import UNREADABLE, ConfigError
 
 Flat = dict[str, Any]
@@ -33,7 +34,7 @@ NEUTRAL = (
     "data.root data.num_workers data.on_bad_image distill.teacher "
     "trainer.accelerator trainer.devices trainer.num_nodes trainer.precision trainer.compile "
     "trainer.channels_last trainer.deterministic"
-).split() + [COMPOSITION, PREDICTED_WITH]
+).split() + [COMPOSITION, PREDICTED_WITH, CODE]
 """Keys that say where and on what a run is made, not what it learns.
 
 A teacher's name is one of them: `teacher_hash` stands for its content. So is each of

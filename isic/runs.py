@@ -71,6 +71,10 @@ class RunFolder:
         """Everything was written; the score comes last."""
         return self.score_file.exists()
 
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write `config.yaml` with its checksum."""
+        write_text(self.config_file, sealed_yaml(yaml.safe_dump(dict(config), sort_keys=False)))
+
     def score(self) -> dict[str, Any]:
         """The contents of `score.json`."""
         score: dict[str, Any] = read_json(self.score_file)
@@ -113,7 +117,7 @@ class RunFolder:
             changed = []
             if leads:
                 size = entry["data"]["batch_size"]
-                write_text(self.config_file, _dumped({**again, PREDICTED_WITH: size}))
+                self.write_config({**again, PREDICTED_WITH: size})
         if changed and not _learnt(self.path):
             if leads:  # the first of a job's ranks does it for the others
                 _clear(self.path)
@@ -128,7 +132,7 @@ class RunFolder:
             if start:
                 write_text(self.start_file, f"{start[0]} {start[1]}")
         if leads and not self.config_file.exists():
-            write_text(self.config_file, _dumped(entry))
+            self.write_config(entry)
 
     def _predicts_only(
         self, entry: Mapping[str, Any], defaults: Defaults | None, trained: Callable[[], bool]
@@ -216,10 +220,6 @@ def _another(fold: Path, changed: list[str], *, mend: str) -> ConfigError:
         f"{fold} holds another experiment: {'; '.join(changed)}. "
         f"Give another name=..., or throw that one away: {mend}."
     )
-
-
-def _dumped(config: Mapping[str, Any]) -> str:
-    return sealed_yaml(yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def _goes_on(file: Path, start: tuple[str, int]) -> bool:

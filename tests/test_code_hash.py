@@ -16,12 +16,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isic import code_hash as hashing
-from isic.code_hash import code_hash, target_hash
+from isic import module_sources
+from isic.code_hash import CODE, code_hash, edited_since, target_hash, targets_code
+from isic.engine.finished import say_when
 from isic.features.cache import cached_features, features_hash
 from isic.features.table import make_features
+from isic.identity import read_config
 from isic.index.cache import cached_index
 from isic.index.isic2024 import INFO, build_index
+from isic.runs import RunFolder
 
 READER = """
 from mine_helper import shift
@@ -64,7 +67,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
-    hashing._spec.cache_clear()
+    module_sources.spec_of.cache_clear()
 
 
 def write(path: Path, text: str) -> Path:
@@ -76,7 +79,7 @@ def write(path: Path, text: str) -> Path:
 def imported(name: str) -> ModuleType:
     """A module as a new process would have it."""
     importlib.invalidate_caches()
-    hashing._spec.cache_clear()
+    module_sources.spec_of.cache_clear()
     top = name.partition(".")[0]
     for known in [m for m in sys.modules if m.partition(".")[0] in (top, "mine_helper")]:
         del sys.modules[known]
@@ -261,11 +264,11 @@ def test_another_version_of_a_library_is_another_key(monkeypatch: pytest.MonkeyP
     before = code_hash(pd.DataFrame), code_hash(partial(np.sum))
     assert None not in before
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0")
-    hashing._version.cache_clear()
+    module_sources._version.cache_clear()
     try:
         after = code_hash(pd.DataFrame), code_hash(partial(np.sum))
     finally:
-        hashing._version.cache_clear()
+        module_sources._version.cache_clear()
     assert all(a != b for a, b in zip(before, after, strict=True))
 
 
@@ -297,3 +300,50 @@ def test_a_table_that_an_option_names_deep_inside_counts(archive32: Path, tmp_pa
 
 def named(root: Path, **options: Any) -> Any:
     return build_index(root)
+
+
+@pytest.fixture
+def edited(folder: Path) -> tuple[RunFolder, dict[str, Any], Path]:
+    """A run of a loss of the user's own, its config and the loss's file."""
+    loss = write(folder / "mine_loss.py", "def focal(): ...\n")
+    nodes = {"loss": {"_target_": "mine_loss.focal", "inner": [{"_target_": "torch.nn.Linear"}]}}
+    config = {"name": "a", "fold": 0, "data": {"_target_": "isic.data.ISIC2024DataModule"}, **nodes}
+    config[CODE] = targets_code(config)
+    assert list(config[CODE]) == ["mine_loss.focal"]
+    run = RunFolder(folder / "runs" / "a" / "fold0")
+    run.claim(config, {})
+    return run, config, loss
+
+
+def test_a_finished_run_says_that_its_code_was_edited_since(
+    edited: tuple[RunFolder, dict[str, Any], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, config, loss = edited
+    run.score_file.write_text("{}")
+    say_when(run)
+    assert "edited since" not in caplog.text
+    loss.write_text("def focal(): return 2\n")
+    run.claim({**config, CODE: targets_code(config)}, {})  # the same experiment all the same
+    say_when(run)
+    assert "mine_loss.focal: edited since; the score is of the code as it was" in caplog.text
+
+
+def test_a_run_that_learnt_by_two_codes_says_so_in_its_score(
+    edited: tuple[RunFolder, dict[str, Any], Path],
+) -> None:
+    from isic.engine.resume import on_edited_code
+
+    run, config, loss = edited
+    assert on_edited_code(config, run) == []
+    loss.write_text("def focal(): return 2\n")
+    assert on_edited_code(config, run) == [], "nothing was learnt by the code before"
+    assert read_config(run.config_file)[CODE] == targets_code(config)
+    run.last.parent.mkdir()
+    run.last.touch()
+    assert on_edited_code(config, run) == []
+    loss.write_text("def focal(): return 3\n")
+    (said,) = on_edited_code(config, run)
+    assert said == "mine_loss.focal was edited after this run had begun: it learnt by both"
+    assert edited_since({}) == [], "a run of an earlier version names no code"
+    loss.unlink()
+    assert on_edited_code(config, run) == [], "what is gone is said where it is wanted"

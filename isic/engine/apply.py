@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from isic.assemble import check_sample
+from isic.code_hash import warn_edited
 from isic.engine.build import quiet
 from isic.engine.decide import check_choices, check_combine, fit_of
 from isic.engine.inference import data_of, find_checkpoints, predict_checkpoint
@@ -41,6 +42,7 @@ def predict(cfg: DictConfig) -> str:
         check_combine(config["combine"], record)
         fitted = fit_of(config, record, checkpoints)
         log.info("predicting with %s", path)
+        warn_edited(path, record["config"])
         data = data_of(record, config)
         if config["split"] == "test":
             check_sample(data.index)

@@ -18,11 +18,13 @@ from hydra.utils import instantiate
 from yaml import YAMLError
 
 from isic.assemble import assemble_run, submit
+from isic.code_hash import edited_since
 from isic.composition import Composition
 from isic.dashboard.send import kept
 from isic.engine.content import HASHES, Described, content_text, run_content
 from isic.engine.launch import is_launched
 from isic.engine.settle import settle, variants
+from isic.errors import first_five
 from isic.identity import changes, read_config, settled_name
 from isic.index.schema import Index
 from isic.metrics import Metric
@@ -158,6 +160,11 @@ def say_when(folder: RunFolder) -> None:
     log.info(
         "finished on %s; overwrite=true trains it again", time.strftime("%Y-%m-%d %H:%M", then)
     )
+    if edited := edited_since(read_config(folder.config_file)):
+        log.warning(
+            "%s: edited since; the score is of the code as it was. overwrite=true trains it again",
+            first_five(edited),
+        )
 
 
 def last_lines(config: Mapping[str, Any], folder: RunFolder, data: Described) -> str:

@@ -15,6 +15,7 @@ import torch
 from hydra.utils import instantiate
 
 from isic.assemble import check_sample, score_predictions
+from isic.code_hash import CODE, targets_code
 from isic.composition import Composition
 from isic.data import LesionDataModule
 from isic.engine.build import (
@@ -28,7 +29,13 @@ from isic.engine.content import run_content
 from isic.engine.finished import build_metrics, last_lines, say_when
 from isic.engine.inference import predict_rows
 from isic.engine.launch import check_ranks, is_launched, is_relaunched, rank, relaunch
-from isic.engine.resume import go_on_in_batches, is_trained, keep_input, readable
+from isic.engine.resume import (
+    go_on_in_batches,
+    is_trained,
+    keep_input,
+    on_edited_code,
+    readable,
+)
 from isic.engine.settle import settle
 from isic.engine.spoken import announce, log_mistakes, log_result
 from isic.engine.teacher import teach
@@ -63,6 +70,8 @@ def fit_fold(
         ConfigError: The run's folder holds another experiment.
     """
     data = data or build_data(config)
+    if not is_relaunched() and (code := targets_code(config)):
+        config[CODE] = code
     # reads the split: a fold that does not exist gets no folder
     content = run_content(config, data)
     run = Path(config["paths"]["runs"]).resolve() / config["name"]
@@ -97,8 +106,9 @@ def fit_fold(
         if folder.finished:
             say_when(folder)
         else:
+            edited = on_edited_code(config, folder)
             teach(config, data)  # before a relaunch: its ranks find the soft labels in the cache
-            data.cautions += seen_by_weights(config["model"].get("pretrained"), data)
+            data.cautions += seen_by_weights(config["model"].get("pretrained"), data) + edited
             if options.n_devices > 1 and not is_launched():
                 data.setup("fit")  # what is wrong with data or checkpoint is said here, once
                 _ = readable(folder.last) if folder.last.exists() else None

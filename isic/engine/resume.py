@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from isic.code_hash import CODE, edited_since, targets_code
 from isic.data import LesionDataModule
 from isic.errors import CheckpointError
 from isic.identity import batches_of, read_config, same_steps
@@ -58,6 +59,22 @@ def keep_input(config: dict[str, Any], data: LesionDataModule, folder: RunFolder
         "overwrite=true begins with what the model was made for",
         *(begun["image_size"], begun["mean"], begun["std"], name),
     )
+
+
+def on_edited_code(config: Mapping[str, Any], folder: RunFolder) -> list[str]:
+    """Return what the score of a run must say whose own code was edited since it began.
+
+    A run that has learnt nothing yet takes the code as it is now.
+    """
+    try:
+        begun = read_config(folder.config_file)
+    except FileNotFoundError:  # a rank that is ahead of the first one
+        return []
+    edited = edited_since(begun)
+    if edited and not folder.last.exists():
+        folder.write_config({**begun, CODE: targets_code(config)})
+        return []
+    return [f"{name} was edited after this run had begun: it learnt by both" for name in edited]
 
 
 def is_trained(config: Mapping[str, Any], fold: Path) -> bool:

@@ -19,12 +19,14 @@ import pandas as pd
 from hydra.utils import instantiate
 
 from isic.assemble import check_sample
+from isic.code_hash import warn_edited
 from isic.engine.build import quiet
 from isic.engine.inference import data_of, find_checkpoints, predict_checkpoint
 from isic.engine.results import write_results
 from isic.errors import ConfigError, DataError, first_five
 from isic.features.family import Family
 from isic.features.image_scores import input_status, shared_scores, with_scores
+from isic.identity import read_config
 from isic.index.schema import Index, sample_rows
 from isic.predictions import ensemble, read_predictions
 from isic.predictions.fitted import Fitted
@@ -110,6 +112,8 @@ def open_parts(folder: Path, *, trust: bool = False) -> Parts:
         DataError: A run that is gone. CheckpointError: One that is not finished.
     """
     stack = open_stack(folder)
+    if (config := folder / "config.yaml").is_file():  # a stack can be moved without it
+        warn_edited(folder, read_config(config))
     if not trust:
         refuse_foreign(stack)
     checkpoints: dict[str, list[Path]] = {}

@@ -19,8 +19,9 @@ from typing import Any
 import pandas as pd
 
 from isic.checksums import BLANK, check, fill_in
-from isic.code_hash import code_hash, folders_hash, versions
+from isic.code_hash import code_hash, folders_hash
 from isic.index.schema import DatasetInfo, Index
+from isic.module_sources import versions
 from isic.outputs import OUTPUT_MARK
 from isic.runs import whole_file
 

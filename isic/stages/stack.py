@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from isic.checksums import sealed_yaml
+from isic.code_hash import CODE, targets_code, warn_edited
 from isic.composition import Composition
 from isic.dashboard import is_on
 from isic.errors import ConfigError, first_five
@@ -76,6 +77,7 @@ def fit_stack(
         )  # fmt: skip
     if today:
         config["composition"] = today.record(config)
+    config[CODE] = targets_code(config)
     folder = places["runs"] / config["name"]
     request, entry = _request(config, index, split, runs, folder, places["cache"]), config | content
     with waiting_lock(output_folder(folder) / ".lock", f"fitting {folder}") as waited:
@@ -83,10 +85,9 @@ def fit_stack(
         clears = refuse_other(folder, entry, overwrite=anew, defaults=defaults)
         if (folder / "score.json").exists() and not clears:
             when = time.localtime((folder / "score.json").stat().st_mtime)
-            log.info(
-                "finished on %s; overwrite=true fits it again",
-                time.strftime("%Y-%m-%d %H:%M", when),
-            )
+            date = time.strftime("%Y-%m-%d %H:%M", when)
+            log.info("finished on %s; overwrite=true fits it again", date)
+            warn_edited(folder, read_config(folder / "config.yaml"))
         else:
             fit_and_write(request, begin=partial(claim, folder, entry, clears=clears))
         line = f"{config['name']}: {score_line(read_score(folder / 'score.json'))}"
