@@ -117,7 +117,9 @@ def _is_swallowed(record: Sequence[str], shapes: Shapes, delimiter: str) -> bool
             *expected,
         ]:
             continue
-        # The last line stands before the closing quote: of its column a part alone is there.
+        if not before:  # the name of an image has no line break
+            return True
+        # What stands in the cell's own column says nothing: notes look like notes.
         whole = [line.split(delimiter) for line in others[:-1]]
         whole.append(others[-1].split(delimiter)[:before])
         whole = [line[: len(shapes) or None] for line in whole]
@@ -143,8 +145,9 @@ def _shapes(path: Path, delimiter: str) -> Shapes:
 
 
 def _shape(cell: str) -> str:
-    """`IMG_0012.jpg` -> `IMG_#.jpg`: what the cells of one column share."""
-    return re.sub(r"[A-Za-z]*\d[A-Za-z\d]*", "#", cell.strip())
+    """`IMG_0012.jpg` -> `IMG_#.jpg`, a hash -> `##`: what the cells of one column share."""
+    hashless = re.sub(r"[A-Za-z\d]{13,}", "##", cell.strip())
+    return re.sub(r"\d[A-Za-z\d]*", "#", hashless)
 
 
 def _at_end(error: csv.Error) -> bool:
