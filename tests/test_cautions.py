@@ -44,6 +44,14 @@ def test_a_shortcut_that_it_does_not_see_is_not(index: Index) -> None:
     assert cautions(SimpleNamespace(index=index, encoder=None, cautions=[])) == []
 
 
+def test_two_columns_that_tell_together_are_said(index: Index) -> None:
+    sick = (index.table["target"] == 1).fillna(False).to_numpy(bool)
+    left = np.random.default_rng(0).integers(0, 2, len(sick))
+    table = index.table.assign(left=left, right=left ^ sick)
+    (said,) = cautions(data(Index(table, index.info, index.root), ("age", "left", "right")))
+    assert "two columns that tell a class together (AUC): left with right (malignant 1.00)" in said
+
+
 def test_too_few_groups_tell_nothing(index: Index) -> None:
     few = index.table[:30]
     assert known_shortcuts(index, few, ["hair"]) == []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from isic.audit.shortcuts import LIMIT, known_shortcuts
+from isic.audit.shortcuts import LIMIT, known_pairs, known_shortcuts
 from isic.errors import first_five
 from isic.index.schema import Index
 
@@ -19,17 +19,25 @@ from isic.index.schema import Index
 def shortcut_cautions(
     index: Index, rows: pd.DataFrame, columns: Sequence[str], *, key: str
 ) -> list[str]:
-    """At most one sentence on used columns that tell a class alone.
+    """A sentence on used columns that tell a class alone, and one on two that do together.
 
     rows: Samples of the index. key: What of the config names the columns.
     """
-    found = known_shortcuts(index, rows, columns)
-    if not found:
-        return []
-    return [
-        f"{key} holds columns that tell a class alone (AUC > {LIMIT:.2f}): "
-        f"{first_five(found)}; is that medicine, or how the data came together?"
-    ]
+    alone = known_shortcuts(index, rows, columns)
+    together = known_pairs(index, rows, columns)
+    why = "is that medicine, or how the data came together?"
+    said = []
+    if alone:
+        said.append(
+            f"{key} holds columns that tell a class alone (AUC > {LIMIT:.2f}): "
+            f"{first_five(alone)}; {why}"
+        )
+    if together:
+        said.append(
+            f"{key} holds two columns that tell a class together (AUC): {first_five(together)}; "
+            f"{why}"
+        )
+    return said
 
 
 def pseudo_cautions(table: pd.DataFrame) -> list[str]:

@@ -44,8 +44,15 @@ class Predictor(NamedTuple):
     numbers: Numbers | None = None
 
     def __str__(self) -> str:
-        named = {"known": f"{self.column} being known", "value": self.column}
-        return named.get(self.kind, f"{self.kind} of {self.column}")
+        return named(self.column, self.kind)
+
+
+def named(column: str, kind: str) -> str:
+    """What a message calls a predictor: `hair`, `hair being known`, `form of image_id`."""
+    if kind in ("value", "together", "rest"):
+        return column
+    said = {"known": f"{column} being known", "alone": f"{column} being one"}
+    return said.get(kind, f"{kind} of {column}")
 
 
 def predictors(

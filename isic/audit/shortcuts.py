@@ -27,6 +27,7 @@ from isic.audit.predictors import (
     Predictor,
     feature_predictors,
     group_predictors,
+    named,
     predictors,
 )
 from isic.errors import first_five
@@ -50,10 +51,7 @@ class Guess(NamedTuple):
     auc: float
 
     def __str__(self) -> str:
-        named = {"known": f"{self.column} being known"}
-        named |= dict.fromkeys(("value", "together", "rest"), self.column)
-        what = named.get(self.kind, f"{self.kind} of {self.column}")
-        return f"{what} ({self.class_name} {self.auc:.2f})"
+        return f"{named(self.column, self.kind)} ({self.class_name} {self.auc:.2f})"
 
 
 def check_shortcuts(
@@ -63,13 +61,11 @@ def check_shortcuts(
 
     files: As `read_images` gives them. features: (rows, features) of the index's rows.
     """
-    labelled = (index.table["split"] == "train") & index.table["target"].notna()
+    labelled = _labelled(index.table)
     rows = index.table[labelled]
-    target = rows["target"].to_numpy(dtype=np.int64)
-    group = np.asarray(pd.factorize(group_of(rows))[0], dtype=np.int64)
-    tried, rare = _classes(target, group, index.info)
+    search, rare = _search_of(rows, index.info)
     facts: dict[str, Any] = {"limit": LIMIT, "too_rare": rare, "columns": {}, "train_only": {}}
-    if not tried:
+    if not search.tried:
         text = f"not looked for: no class has {MIN_GROUPS} patients, lesions or images"
         return Part([Finding(RIGHT, "shortcuts", text)], facts)
     seen = None if files is None else files[labelled.to_numpy()]
@@ -78,14 +74,13 @@ def check_shortcuts(
     if features is not None:
         own = features.loc[labelled, [c for c in features if c not in rows]]
         found += _small(feature_predictors(own))
-    search = _Search(target, deal(target, group), tried)
     alone = [search.guess(p) for p in found]
     leaks = set(index.info.train_only_columns)
     if "lesion_id" in leaks:
         leaks |= {SIZES["lesion_id"], LESIONS}
     by_definition = _sorted(g for g in alone if g.column in leaks)
     others = _sorted(g for g in alone if g.column not in leaks)
-    pairs, n_screened = _pairs(search, found, alone, leaks, group)
+    pairs, n_screened = _pairs(search, found, alone, leaks)
     facts["columns"], facts["train_only"] = _plain(others), _plain(by_definition)
     facts["pairs"] = _plain(pairs[:BEST])
     facts["rows_screened"] = n_screened
@@ -101,39 +96,44 @@ def known_shortcuts(
     rows: Samples of the index; the labelled train ones among them are looked at.
     limit: AUC above which a column is named.
     """
-    rows = rows[(rows["split"] == "train") & rows["target"].notna()]
-    target = rows["target"].to_numpy(dtype=np.int64)
-    group = np.asarray(pd.factorize(group_of(rows))[0], dtype=np.int64)
-    tried, _ = _classes(target, group, index.info) if len(rows) else ({}, [])
-    if not tried:
+    rows = rows[_labelled(rows)]
+    search, _ = _search_of(rows, index.info)
+    if not search.tried:
         return []
-    given = rows[list(columns)]
-    found = best_guesses(given, target, group, index.info, tried=tried)
+    found = _sorted(search.guess(p) for p in predictors(rows[list(columns)], index.info))
     return [guess for guess in found if guess.auc > limit]
 
 
-def best_guesses(
-    rows: pd.DataFrame,
-    target: Codes,
-    group: Codes,
-    info: DatasetInfo,
-    *,
-    tried: Mapping[int, str],
-    files: pd.DataFrame | None = None,
-) -> list[Guess]:
-    """One guess a column and kind, the best of its classes, best column first.
+def known_pairs(index: Index, rows: pd.DataFrame, columns: Sequence[str]) -> list[Guess]:
+    """The pairs of some `columns` that tell a class together; see `known_shortcuts`."""
+    rows = rows[_labelled(rows)]
+    search, _ = _search_of(rows, index.info)
+    if not search.tried:
+        return []
+    found = [*_small(predictors(rows[list(columns)], index.info))]
+    return _pairs(search, found, [search.guess(p) for p in found], leaks=())[0]
 
-    target, group: (rows,), from 0. tried: The classes to try, position -> name.
-    """
-    search = _Search(target, deal(target, group), tried)
-    return _sorted(search.guess(p) for p in predictors(rows, info, files))
+
+def _labelled(table: pd.DataFrame) -> pd.Series:
+    """Which rows are looked at: train rows with a label."""
+    return (table["split"] == "train") & table["target"].notna()
+
+
+def _search_of(rows: pd.DataFrame, info: DatasetInfo) -> tuple["_Search", list[str]]:
+    """The search among labelled rows, and the classes that are too rare for it."""
+    target = rows["target"].to_numpy(dtype=np.int64)
+    group = np.asarray(pd.factorize(group_of(rows))[0], dtype=np.int64)
+    tried, rare = _classes(target, group, info) if len(rows) else ({}, [])
+    fold = deal(target, group) if tried else target
+    return _Search(target, group, fold, tried), rare
 
 
 @dataclass(frozen=True)
 class _Search:
-    """What every guess is judged by: classes and folds of the rows, and the classes to try."""
+    """What every guess is judged by: class, group and fold of each row, and the classes to try."""
 
     target: Codes
+    group: Codes
     fold: Codes
     tried: Mapping[int, str]
 
@@ -161,7 +161,6 @@ def _pairs(
     found: Sequence[Predictor],
     alone: Sequence[Guess],
     leaks: Collection[str],
-    group: Codes,
 ) -> tuple[list[Guess], int]:
     """The pairs that tell a class far better than their columns, and the rows screened for them.
 
@@ -171,26 +170,26 @@ def _pairs(
     some = [found[i] for i in kept]
     aucs = [alone[i].auc for i in kept]
     if len(some) < 2:
-        return [], len(group)
+        return [], len(search.target)
     candidates, n_screened = candidate_pairs(some, aucs, search.target, list(search.tried))
     coarsened: dict[int, Codes] = {}
-    named = []
+    told = []
     for pair in candidates:
         first, second = some[pair.first], some[pair.second]
         guess = search.guess(
             Predictor(f"{first} with {second}", pair.kind, pair_codes(some, pair, coarsened))
         )
         most = max(aucs[pair.first], aucs[pair.second])
-        if guess.auc >= most + GAIN and guess.auc > _pair_limit(search, group, guess.class_name):
-            named.append(guess)
-    return _sorted(named), n_screened
+        if guess.auc >= most + GAIN and guess.auc > _pair_limit(search, guess.class_name):
+            told.append(guess)
+    return _sorted(told), n_screened
 
 
-def _pair_limit(search: _Search, group: Codes, class_name: str) -> float:
+def _pair_limit(search: _Search, class_name: str) -> float:
     """The AUC that no pair of useless columns reaches by chance, at least `LIMIT`."""
     number = next(c for c, name in search.tried.items() if name == class_name)
     positive = search.target == number
-    fewest = min(len(np.unique(group[positive])), len(np.unique(group[~positive])))
+    fewest = min(len(np.unique(search.group[rows])) for rows in (positive, ~positive))
     return max(LIMIT, 0.5 + CHANCE / float(np.sqrt(12 * fewest)))
 
 
@@ -221,6 +220,8 @@ def _plain(guesses: Iterable[Guess]) -> dict[str, Any]:
 
 def _findings(others: list[Guess], by_definition: list[Guess], rare: list[str]) -> list[Finding]:
     found = [g for g in others if g.auc > LIMIT]
+    # What features are made of before the features that tell as much.
+    found.sort(key=lambda g: (-round(g.auc, 2), g.column not in GATHERED))
     findings = [
         Finding(ODD, "shortcuts", f"{what} tells a class alone (AUC): {first_five(some)}", todo)
         for what, todo, some in (

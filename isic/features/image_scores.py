@@ -13,7 +13,7 @@ Trap: a score of a model that trained on the row is near its label; give out-of-
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -175,3 +175,8 @@ def _check_rows(
         )
     if not found.all():
         log.info("features: run %s has no score for %d samples: missing", run, int((~found).sum()))
+
+
+def reads_scores(node: Mapping[str, Any]) -> bool:
+    """Whether a family is of the scores of image runs."""
+    return any(c.startswith(SCORE) for c in node.get("columns") or ())

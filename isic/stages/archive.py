@@ -16,9 +16,10 @@ from isic.audit.check import check_archive
 from isic.audit.report import TEXT
 from isic.errors import ConfigError, DataError
 from isic.features.family import Family
+from isic.features.image_scores import reads_scores
 from isic.prepare import open_index
 from isic.signatures import check_signatures, locate
-from isic.stages.stack import families_of, reads_scores
+from isic.stages.stack import families_of
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from isic.composition import Composition
 from isic.dashboard import is_on
 from isic.errors import ConfigError, first_five
 from isic.features.family import Family
-from isic.features.image_scores import SCORE
+from isic.features.image_scores import reads_scores
 from isic.files import overwrites
 from isic.identity import Defaults, differing, is_garbled, settled_name
 from isic.index.schema import Index, archive_hash
@@ -264,11 +264,6 @@ def _request(
 def families_of(nodes: Mapping[str, Any]) -> dict[str, Family]:
     """Feature families of plain config nodes."""
     return {key: instantiate(node, _convert_="all") for key, node in nodes.items()}
-
-
-def reads_scores(node: Mapping[str, Any]) -> bool:
-    """Whether a family is of the scores of image runs."""
-    return any(c.startswith(SCORE) for c in node.get("columns") or ())
 
 
 def usable_families(nodes: Mapping[str, Any], *, with_runs: bool) -> dict[str, Any]:
