@@ -82,11 +82,7 @@ def fit_fold(
     settle(config, content, data.index.info, stored=stored, today=today)
     check_ranks(options.n_devices, options.num_nodes)
     leads = rank() == 0 and not is_relaunched()
-    if config["overwrite"] and is_launched() and not is_relaunched():
-        raise ConfigError(
-            "overwrite: the ranks that torchrun or srun started would race; delete "
-            f"{folder.path} instead"
-        )
+    _refuse_overwrite_of_ranks(config, folder)
     if leads:
         output_folder(run)
     with folder.lock() if leads else nullcontext(False) as waited:
@@ -116,6 +112,14 @@ def fit_fold(
             else:
                 _train(config, data, folder, options)
         return last_lines(config, folder, data) if leads else ""
+
+
+def _refuse_overwrite_of_ranks(config: Mapping[str, Any], folder: RunFolder) -> None:
+    if config["overwrite"] and is_launched() and not is_relaunched():
+        raise ConfigError(
+            "overwrite: the ranks that torchrun or srun started would race; delete "
+            f"{folder.path} instead"
+        )
 
 
 def _train(
