@@ -3,6 +3,7 @@
 import logging
 import shutil
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -62,6 +63,49 @@ def test_a_missing_root_prints_where_it_looked_and_how_to_download(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"train-metadata\.csv"):
         build_index(tmp_path / "empty")
+
+
+def test_half_an_image_with_an_end_marker_is_bad_not_ok(archive_copy, tmp_path, caplog):
+    table = train_table(build_index(archive_copy))
+    bad = table["image_id"][3]
+    rewrite_images(
+        archive_copy, lambda i, data: data[: len(data) * 3 // 4] + b"\xff\xd9" if i == bad else data
+    )
+    broken = build_index(archive_copy)
+    with pytest.raises(DataError, match=rf"1 of 120 images cannot be read: {bad} \(truncated or"):
+        load_rows(broken, table, pixels(tmp_path), image_size=32)
+    rows = load_rows(broken, table, pixels(tmp_path, on_bad_image="skip"), image_size=32)
+    assert rows.status[3] == UNREADABLE
+    assert (np.delete(rows.status, 3) == OK).all()
+
+
+def test_the_largest_image_that_is_read_is_a_key(archive32, tmp_path):
+    def opened(megapixels):
+        cache = tmp_path / "cache"
+        return open_index(build_index, archive32, cache_root=cache, max_megapixels=megapixels)
+
+    table = train_table(opened(None))
+    assert load_rows(opened(None), table, pixels(tmp_path), image_size=32).readable.all()
+    with pytest.raises(DataError, match=r"over the limit of 0.001 megapixels; raise data.max_meg"):
+        load_rows(opened(0.001), table, pixels(tmp_path), image_size=32)
+    with pytest.raises(ConfigError, match=r"data.max_megapixels"):
+        opened(0)
+
+
+def test_a_guessed_depth_is_said_whenever_the_pack_is_opened(archive_copy, tmp_path, caplog):
+    table = train_table(build_index(archive_copy))
+    deep = table["image_id"][5]
+    values = np.linspace(0, 4095, 32 * 32).astype(np.uint16).reshape(32, 32)
+    done, data = cv2.imencode(".png", values)
+    assert done
+    rewrite_images(archive_copy, lambda i, before: data.tobytes() if i == deep else before)
+    for _ in range(2):
+        caplog.clear()
+        rows = load_rows(build_index(archive_copy), table, pixels(tmp_path), image_size=32)
+        assert rows.readable.all()
+        assert f"1 of 120 images: 16-bit values that fit in 12 bits, read as 12 bits: {deep}" in (
+            caplog.text
+        )
 
 
 def test_ids_that_the_hdf5_lacks_are_named(archive_copy, tmp_path, caplog):

@@ -31,7 +31,8 @@ KINDS = ("float", "int", "choice")
 FURTHER = ("log", "step", "when")
 FIXED = (
     "fold name overwrite evaluate paths logger metrics folds split experiment data "
-    "data.root data.index data.fraction data.extra data.missing_images data.on_bad_image"
+    "data.root data.index data.fraction data.extra data.missing_images data.on_bad_image "
+    "data.max_megapixels"
 ).split()
 """What trials must share to be comparable, or what the sweep itself decides; groups and keys."""
 
