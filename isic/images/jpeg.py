@@ -36,12 +36,12 @@ import sys, cv2, numpy
 cv2.imdecode(numpy.frombuffer(sys.stdin.buffer.read(), numpy.uint8), cv2.IMREAD_REDUCED_COLOR_8)
 """
 _ALONE = (0x01, *range(0xD0, 0xDA))  # markers without a segment
-_SCAN_END = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
+_SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 # A zero after FF belongs to it; further ones before RSTn or the scan's end carry nothing, except
 # that the last byte may be one, of which a long run leaves one in its place.
 _PADDING = (
-    (re.compile(rb"(?<!\xff)\x00{7,}(?=\xff+[\xd0-\xd7]|\Z)"), b"\0"),
-    (re.compile(rb"(?<!\xff)\x00+(?=\xff+[\xd0-\xd7]|\Z)"), b""),
+    (re.compile(rb"(?<!\xff)\x00{7,}(?=\xff+[\xd0-\xd7]|\xff*\Z)"), b"\0"),
+    (re.compile(rb"(?<!\xff)\x00+(?=\xff+[\xd0-\xd7]|\xff*\Z)"), b""),
 )
 _STRAY = re.compile(r" (\d+) extraneous bytes before marker 0xd9")
 STRAY = 4  # bytes before EOI; data out of step leaves more in 99 of 100 cases
