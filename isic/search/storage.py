@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import optuna
 from optuna.storages import JournalStorage, RDBStorage
@@ -142,8 +143,22 @@ def _sqlite(url: str, search: SearchOptions, lost: Callable[..., None]) -> Store
     waits = {"connect_args": {"timeout": PATIENCE}}
     lock = path.with_name(f"{path.name}.lock")
     with file_lock(lock):  # two processes would race to make the tables
-        storage = _tables(f"sqlite:///{path}", f"sqlite:///{path}", waits, search, lost)
+        storage = _tables(_sqlite_url(path), f"sqlite:///{path}", waits, search, lost)
     return Store(storage, f"sqlite:///{path}", lambda: file_lock(lock))
+
+
+def _sqlite_url(path: Path) -> str:
+    """The address that SQLAlchemy and Optuna take for this file, whatever its path holds.
+
+    What stands behind a `?` would be options. SQLAlchemy decodes `%3F` from 2.1 on; before, SQLite
+    itself does, of a URI. Optuna takes braces for fields to fill in.
+    """
+    from sqlalchemy.engine import make_url
+
+    plain, encoded = f"sqlite:///{path}", f"sqlite:///{quote(str(path))}"
+    found = [url for url in (plain, encoded) if make_url(url).database == str(path)]
+    url = found[0] if found else f"sqlite:///file:{quote(str(path))}?uri=true"
+    return url.replace("{", "{{").replace("}", "}}")
 
 
 def _postgresql(url: str, search: SearchOptions, lost: Callable[..., None]) -> Store:

@@ -54,6 +54,23 @@ def test_a_file_of_something_else(scheme: str, tmp_path: Path) -> None:
         optuna.create_study(storage=opened(tmp_path, f"{scheme}{file}").storage)
 
 
+@pytest.mark.parametrize("scheme", [None, "sqlite:///", "journal:"])
+@pytest.mark.parametrize("name", ["a?b%20c", "50%{d}", "é #x=y;z&'q'+w"])
+def test_a_path_of_any_characters(scheme: str | None, name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    given = None if scheme is None else f"{scheme}{folder / name}.db"
+    for _ in range(2):  # made, then joined
+        store = opened(folder, given)
+        study = optuna.create_study(storage=store.storage, study_name="s", load_if_exists=True)
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+        store.close()
+    assert len(study.trials) == 2
+    file = folder / "study" / "study.db" if given is None else folder / f"{name}.db"
+    assert file.is_file() and file.stat().st_size
+    assert {p.name for p in tmp_path.iterdir()} == {name}
+
+
 def test_the_default_is_a_file_in_the_studys_folder(tmp_path: Path) -> None:
     opened(tmp_path, None).close()
     assert (tmp_path / "study" / "study.db").exists()
