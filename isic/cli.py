@@ -156,6 +156,8 @@ def _take_paths(cfg: DictConfig) -> None:
     plain = OmegaConf.to_container(cfg, resolve=False)
     for key, value in changed_paths(plain, partial(OmegaConf.select, cfg)).items():  # type: ignore[arg-type]
         OmegaConf.update(cfg, key, value, merge=False)
+    if "paths" in cfg:  # what relative paths of a stored config begin at
+        OmegaConf.update(cfg, "paths.cwd", os.getcwd(), force_add=True)
     data = [OmegaConf.select(cfg, key) for key in ("data.root", "images")]
     roots = [os.path.realpath(place) for place in data if isinstance(place, str)]
     output, runs = (OmegaConf.select(cfg, key) for key in ("output", "paths.runs"))

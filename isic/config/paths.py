@@ -49,6 +49,28 @@ def typed(value: Any) -> Any:
     return scheme + _as_on_disk(os.path.expanduser(path))
 
 
+def located_data(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `data` node of a stored config, its folders found from any working directory.
+
+    A relative folder is looked for where the training's command was typed (`paths.cwd`), then from
+    here: nothing depends on the former, which is gone where a run has moved.
+    """
+    data, typed_in = dict(config["data"]), (config.get("paths") or {}).get("cwd")
+    data["root"] = _located(data["root"], typed_in)
+    index = data.get("index")
+    if isinstance(index, Mapping) and index.get("roots"):
+        roots = {part: _located(root, typed_in) for part, root in index["roots"].items()}
+        data["index"] = {**index, "roots": roots}
+    return data
+
+
+def _located(given: Any, typed_in: str | None) -> Any:
+    if given is None or typed_in is None:
+        return given
+    there = os.path.join(typed_in, given)
+    return there if os.path.exists(there) else given
+
+
 def _as_on_disk(path: str) -> str:
     """The path in the Unicode form that its folders hold it in, where only that differs."""
     if path.isascii() or os.path.lexists(path):

@@ -81,7 +81,7 @@ def as_typed(word: str, *, sweeps: bool) -> str:
     if "," not in value:
         return f"{name}={quoted(value)}"
     if sweeps:
-        return f"{name}={_each(value, '{}')}"
+        return f"{name}={_each(value, '{}', single=single)}"
     either = "" if single else f", or several as {key}=[{value}]"
     raise ConfigError(
         f"{key}: a comma would separate two values, got {value!r}; one path with a comma in it "
@@ -93,10 +93,14 @@ def _is_quoted(value: str) -> bool:
     return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
 
 
-def _each(values: str, around: str) -> str:
-    """Items between commas, each in quotes; what holds quotes or brackets is Hydra's to read."""
+def _each(values: str, around: str, *, single: bool = False) -> str:
+    """Items between commas, each in quotes; what has quotes or lists in it is Hydra's to read.
+
+    single: Whether each is one path, so that brackets are part of it.
+    """
     items = [item.strip() for item in values.split(",")]
-    if re.search(r"['\"\[\]]", values) or not all(items):
+    grammar = any(i[:1] in ("'", '"') for i in items) if single else re.search(r"['\"\[\]]", values)
+    if grammar or not all(items):
         return around.format(values)
     return around.format(",".join(i if i in PLAIN else quoted(i) for i in items))
 

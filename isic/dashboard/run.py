@@ -87,7 +87,8 @@ def open_run(
         id=run_id(folder),
         resume="allow",
         dir=str(folder),
-        config=flatten(config),
+        # where a command was typed is nobody else's matter
+        config={k: v for k, v in flatten(config).items() if k != "paths.cwd"},
         settings=wandb.Settings(silent=True, console="off", disable_git=True),
     )
     send_meanwhile(run, options)

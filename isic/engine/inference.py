@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 
+from isic.config.paths import located_data
 from isic.data import LesionDataModule
 from isic.engine.build import build_data
 from isic.errors import CheckpointError, DataError
@@ -112,9 +113,10 @@ def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataM
             "info": record["info"],
             "views": trained["data"].get("views") or [],
         }
+    changed["image_size"] = loaded_size(config["tta"], size)
     merged = {
         **trained,
-        "data": {**trained["data"], **changed, "image_size": loaded_size(config["tta"], size)},
+        "data": {**located_data(trained), **changed},
         "fold": "all",
         "paths": config["paths"],
     }

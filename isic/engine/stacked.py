@@ -20,6 +20,7 @@ from hydra.utils import instantiate
 
 from isic.assemble import check_sample
 from isic.code_hash import warn_edited
+from isic.config.paths import located_data
 from isic.engine.build import quiet
 from isic.engine.inference import data_of, find_checkpoints, predict_checkpoint
 from isic.engine.results import write_results
@@ -155,7 +156,7 @@ def refuse_foreign(stack: Stack) -> None:
 
 def open_archive(stack: Stack, config: Mapping[str, Any]) -> Archive:
     """The archive that the stack was fitted on, or another download of it at `data.root`."""
-    data = stack.about["data"]
+    data = located_data(stack.about)
     root = Path(config["data"]["root"] or data["root"])
     cache = Path(config["paths"]["cache"]).resolve()
     index = open_index(instantiate(data["index"]), root, cache_root=cache)
@@ -240,7 +241,7 @@ def _image_run(checkpoints: list[Path], stack: Stack, config: Mapping[str, Any])
 
 def _root(stack: Stack, config: Mapping[str, Any]) -> str:
     """Where the archive lies, the same for every run."""
-    return str(config["data"]["root"] or stack.about["data"]["root"])
+    return str(config["data"]["root"] or located_data(stack.about)["root"])
 
 
 def _fitted(stack: Stack, config: Mapping[str, Any]) -> Fitted | None:

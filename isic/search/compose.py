@@ -6,6 +6,7 @@ that the config of some trial would not have is found before any trial.
 
 import difflib
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -48,6 +49,8 @@ class Composer:
         for key, value in changed_paths(plain, partial(OmegaConf.select, cfg)).items():
             OmegaConf.update(cfg, key, value, merge=False)
             plain = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        if "paths" in plain:
+            plain["paths"]["cwd"] = os.getcwd()  # what relative paths of a stored config begin at
         return plain
 
     def keys(self, chosen: Mapping[str, Any]) -> set[str]:

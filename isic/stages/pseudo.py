@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from isic.checksums import read_json
+from isic.config.paths import located_data
 from isic.errors import ConfigError, DataError
 from isic.index.folder.files import image_names, safe_ids
 from isic.index.schema import Index, index_hash
@@ -91,7 +92,7 @@ def _predicted(folder: Path) -> Predicted:
         raise DataError(
             f"the run that predicted {folder} is gone: {error}; predict again"
         ) from None
-    return Predicted(frame, trained, root or Path(trained["data"]["root"]).resolve(), images)
+    return Predicted(frame, trained, root or Path(located_data(trained)["root"]).resolve(), images)
 
 
 def _any_config(run: Path) -> Path:
@@ -105,7 +106,7 @@ def _archive_images(root: Path, predicted: Predicted, cache: Path) -> pd.DataFra
     Raises:
         DataError: Another archive lies there now.
     """
-    builder = instantiate(predicted.config["data"]["index"])
+    builder = instantiate(located_data(predicted.config)["index"])
     index: Index = open_index(builder, root, cache_root=cache)
     if index_hash(index.table) != predicted.frame.attrs["index_hash"]:
         raise DataError(

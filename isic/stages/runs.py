@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from isic.assemble import assemble_run
+from isic.config.paths import located_data
 from isic.errors import UNREADABLE, ConfigError, IsicError, one_line
 from isic.predictions import read_score
 from isic.predictions.scorecard import metric_text
@@ -131,7 +132,7 @@ def _score(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     n_folds = config["n_folds"]
     if len([p for p in singles if p.parent.name != "foldall"]) >= n_folds:
         try:
-            data, cache = config["data"], Path(config["paths"]["cache"])
+            data, cache = located_data(config), Path(config["paths"]["cache"])
             index = open_index(instantiate(data["index"]), data["root"], cache_root=cache)
             metrics = instantiate(config["metrics"]["functions"])
             return assemble_run(folder, index, metrics, n_folds=n_folds)

@@ -130,6 +130,10 @@ def test_a_list_holds_texts(key: str) -> None:
 def test_jobs_of_a_multirun_are_told_apart_by_commas() -> None:
     word = as_typed("data.root=a=b,../007", sweeps=True)
     assert [str(v.text) for v in parsed(word).list] == ["a=b", "../007"]
+    odd = as_typed("data.root=it's (odd) [x],[y]", sweeps=True)
+    assert [str(v.text) for v in parsed(odd).list] == ["it's (odd) [x]", "[y]"]
+    lists = as_typed("runs=[a],[b]", sweeps=True)
+    assert [[str(i) for i in v] for v in parsed(lists).list] == [["a"], ["b"]]
     assert as_typed("data.root=choice(a,b)", sweeps=True) == "data.root=choice(a,b)"
 
 

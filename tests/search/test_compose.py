@@ -1,5 +1,6 @@
 """Configs of trials: what a space may name, and that a trial's config is that of `train.py`."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,7 @@ def test_a_trial_is_what_train_py_would_compose() -> None:
     chosen = {"sampler": "negatives", "sampler.ratio": 7, "mixing": None, "model.dropout": 0.5}
     ours = Composer("train", ["model=resnet18", "trainer=cpu"]).config(chosen)
     words = ["model=resnet18", "trainer=cpu", "sampler=negatives", "sampler.ratio=7"]
+    assert ours["paths"].pop("cwd") == os.getcwd()  # as a command adds it
     theirs = hydra.compose("train", [*words, "model.dropout=0.5"])
     assert ours == OmegaConf.to_container(theirs, resolve=True)
 
