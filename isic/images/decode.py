@@ -106,6 +106,10 @@ def examine(
             )
     except (ValueError, KeyError):
         return _with_pillow(bytes(data), max_pixels)
+    start = bytes(data[:22])
+    # JFIF of the usual length, and the first table after it: no EXIF can be there.
+    if start[3:6] == b"\xe0\0\x10" and start[20:] == b"\xff\xdb":
+        return Decoded(image, 1, True)
     head = bytes(data[:_HEAD_BYTES])
     # Application segments come before the first table: a search to there alone costs 0.5 us.
     at = head.find(b"Exif\0\0", 0, head.find(b"\xff\xdb"))
@@ -256,7 +260,8 @@ def _to_rgb(image: Image.Image, data: bytes, bits: int, said: Said) -> tuple[Pix
     if bits <= 8:
         return pixels, ""
     # Pillow drops the lower byte of 16-bit colour: what is left of 12 bits is nearly black.
-    deep_colour = _deep_colour(data, pixels.shape[:2])
+    colour = image.mode in ("RGB", "RGBA", "RGBX", "LA")  # OpenCV takes CMYK for RGBA
+    deep_colour = _deep_colour(data, pixels.shape[:2]) if colour else None
     if deep_colour is None:
         return pixels, f"colour of {bits} bits, of which the lower ones could not be read"
     return to_8_bits(deep_colour, said or said_by_png(data, deep_colour))

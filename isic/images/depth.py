@@ -26,7 +26,7 @@ def to_8_bits(deep: Deep, said: Said = None) -> tuple[npt.NDArray[np.uint8], str
     if said is not None and said[0] <= lowest and highest <= said[1]:
         black, white = said
     else:
-        bits = next(bits for bits in DEPTHS if highest < 2**bits)
+        bits = least_depth(highest)
         black, white = 0, 2**bits - 1
         if bits < 16:
             note = f"16-bit values that fit in {bits} bits, read as {bits} bits"
@@ -34,6 +34,11 @@ def to_8_bits(deep: Deep, said: Said = None) -> tuple[npt.NDArray[np.uint8], str
         return (deep >> 8).astype(np.uint8), note
     scaled = (deep.astype(np.uint32) - black) * 256 // (white - black + 1)
     return scaled.astype(np.uint8), note
+
+
+def least_depth(highest: int) -> int:
+    """The rule: the least of `DEPTHS` that holds this value."""
+    return next(bits for bits in DEPTHS if highest < 2**bits)
 
 
 def said_by_png(data: bytes, deep: Deep) -> Said:

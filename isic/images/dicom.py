@@ -22,6 +22,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from isic.images import png
+from isic.images.depth import least_depth
 from isic.images.limits import ALLOWANCE, MAX_PIXELS, ImageError, refuse_bomb
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ def _pixels(dataset: "Dataset", kind: str) -> npt.NDArray[Any]:
     full = np.iinfo(wanted).max
     pixels = pixels.clip(0, top)
     if kind == "MONOCHROME1":  # white is 0
+        if bits == 16:  # turned over by the depth that the PNG's reader will find and note
+            top = full = 2 ** least_depth(int(pixels.max())) - 1
         pixels = top - pixels
     if top != full:
         pixels = pixels.astype(np.int64) * full // top

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -59,6 +60,24 @@ def test_alpha_is_no_reason_to_take_colours_for_16_bits():
     assert decode(bgra).max() == 255
 
 
+@pytest.mark.parametrize("kind", [0, 2, 4, 6])  # grey, colour, and both with alpha
+def test_every_kind_of_16_bit_png_is_scaled_by_its_colours_alone(kind):
+    grey = ramp(12)
+    planes = [grey, grey // 2, grey // 3][: 1 if kind in (0, 4) else 3]
+    if kind in (4, 6):
+        planes.append(np.full_like(grey, 65535))
+    rows = np.stack(planes, -1).astype(">u2")
+    header = struct.pack(">IIBBBBB", 64, 40, 16, kind, 0, 0, 0)
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    parts = (b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")
+    data = png.SIGNATURE + b"".join(png.chunk(*part) for part in parts)
+    expected = [plane >> 4 for plane in planes[: 3 if kind in (2, 6) else 1]]
+    pixels, _, _, note = examine(data)
+    assert np.array_equal(pixels, np.stack(expected * (3 // len(expected)), -1))
+    assert "read as 12 bits" in note
+    assert np.array_equal(decode(convert(data, Options()).data), pixels)
+
+
 def test_png_says_its_depth_at_either_end():
     grey = ramp(12)
     half = grey // 2  # so that the rule alone would say 11
@@ -93,6 +112,14 @@ def test_dicom_of_12_bits_is_declared_and_of_16_holding_12_noted(dicom):
     unsaid = dicom(grey, kind="MONOCHROME2", BitsStored=16, HighBit=15)
     pixels, _, _, note = examine(dicom_image(unsaid))
     assert pixels.max() == 255
+    assert "read as 12 bits" in note
+
+
+def test_dicom_whose_white_is_zero_is_no_brighter_for_an_unsaid_depth(dicom):
+    grey = ramp(12)
+    file = dicom(grey, kind="MONOCHROME1", BitsStored=16, HighBit=15)
+    pixels, _, _, note = examine(dicom_image(file))
+    assert np.array_equal(pixels[..., 0], (4095 - grey) >> 4)
     assert "read as 12 bits" in note
 
 
