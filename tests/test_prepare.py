@@ -14,7 +14,7 @@ from isic.images.packfile import MISSING, OK, UNREADABLE
 from isic.index import folder
 from isic.index.isic2024 import INFO, build_index
 from isic.index.schema import refuse_train_only
-from isic.prepare import PixelOptions, load_rows, open_index
+from isic.prepare import PixelOptions, applied_index, load_rows, open_index
 from isic.split import SplitOptions, fold_rows, make_split
 
 
@@ -268,3 +268,11 @@ def test_the_folds_of_a_multirun_log_a_note_once(folder_of_two, tmp_path, caplog
     for _ in range(3):
         open_index(folder.build_index, folder_of_two, cache_root=tmp_path / "cache")
     assert len(notes_logged(caplog)) == 2
+
+
+def test_a_model_reads_another_archive_with_its_own_options_and_what_is_said_of_ids():
+    trained = {"_target_": "reader", "images": "a", "ids": "exact"}
+    assert applied_index(trained, None) == applied_index(trained, {"ids": None}) == trained
+    assert applied_index(trained, {"ids": "normalised"}) == {**trained, "ids": "normalised"}
+    old = {"_target_": "reader"}  # of a checkpoint that knows no ids
+    assert applied_index(old, {"ids": None}) == old

@@ -7,10 +7,21 @@ from isic.config.missing import MISSING
 
 
 @dataclass
+class AppliedIndexConfig:
+    """How an archive that a model is applied to is read; null = as what it was trained on.
+
+    ids: `exact` or `normalised`: see `isic.index.id_spellings`.
+    """
+
+    ids: str | None = None
+
+
+@dataclass
 class PredictDataConfig:
     """What of the data may differ from what the checkpoint was trained with; null = the same."""
 
     root: str | None = None
+    index: AppliedIndexConfig = field(default_factory=AppliedIndexConfig)
     batch_size: int | None = None
     num_workers: Any = None
     on_bad_image: str | None = None
@@ -59,6 +70,7 @@ class PseudoDataConfig:
     """Where the predicted images lie now; null = where they were predicted."""
 
     root: str | None = None
+    index: AppliedIndexConfig = field(default_factory=AppliedIndexConfig)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from isic.index.metadata import MetadataEncoder
 from isic.index.schema import refuse_untrained, sample_rows
 from isic.predictions.table import ENERGY
 from isic.predictions.unknown import UNKNOWN
-from isic.prepare import Rows, has_images
+from isic.prepare import Rows, applied_index, has_images
 from isic.runs import read_config
 from isic.signatures import check_signatures
 from isic.split.making import fold_rows, open_split
@@ -102,7 +102,8 @@ def _scored_checkpoint(fold: Path, key: str) -> Path:
 def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataModule:
     """The data module that a checkpoint was trained with, with this command's overrides."""
     trained, size = record["config"], record["network"]["image_size"]
-    changed = {k: v for k, v in config["data"].items() if v is not None}
+    changed = {k: v for k, v in config["data"].items() if v is not None and k != "index"}
+    changed["index"] = applied_index(trained["data"]["index"], config["data"].get("index"))
     changed["extra"] = None  # images that were only trained on
     if config["images"]:
         changed["root"] = config["images"]

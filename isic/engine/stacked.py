@@ -32,7 +32,7 @@ from isic.index.schema import Index, sample_rows
 from isic.predictions import ensemble, read_predictions
 from isic.predictions.fitted import Fitted
 from isic.predictions.table import prob_columns
-from isic.prepare import open_index
+from isic.prepare import applied_index, open_index
 from isic.stack.feature_inputs import applied_inputs
 from isic.stack.manifest import MANIFEST, Stack, open_stack
 from isic.stack.scores import content_hash
@@ -159,7 +159,8 @@ def open_archive(stack: Stack, config: Mapping[str, Any]) -> Archive:
     data = located_data(stack.about)
     root = Path(config["data"]["root"] or data["root"])
     cache = Path(config["paths"]["cache"]).resolve()
-    index = open_index(instantiate(data["index"]), root, cache_root=cache)
+    reader = instantiate(applied_index(data["index"], config["data"].get("index")))
+    index = open_index(reader, root, cache_root=cache)
     if tuple(index.info.classes) != tuple(stack.about["classes"]):
         raise DataError(
             f"{stack.folder} has the classes {', '.join(stack.about['classes'])}, the archive at "

@@ -1,6 +1,7 @@
 """`python -m isic pseudo`: confident predictions of test images or of a folder, as `data.extra`."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from isic.index.folder.files import image_names, safe_ids
 from isic.index.schema import Index, index_hash
 from isic.predictions import read_predictions
 from isic.predictions.pseudo import confident, pseudo_rows
-from isic.prepare import open_index
+from isic.prepare import applied_index, open_index
 from isic.runs import read_config, write_text
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def pseudo(cfg: DictConfig) -> str:
     images = (
         _folder_images(root, predicted.config)
         if predicted.images
-        else _archive_images(root, predicted, Path(cfg.paths.cache))
+        else _archive_images(root, predicted, Path(cfg.paths.cache), cfg.data.index)
     )
     run = str(predicted.frame.attrs["run"])
     rows = pseudo_rows(chosen, images, folder=root, run=run, weight=cfg.weight)
@@ -100,13 +101,18 @@ def _any_config(run: Path) -> Path:
     return next(iter(sorted(run.glob("fold*/config.yaml"))), run / "config.yaml")
 
 
-def _archive_images(root: Path, predicted: Predicted, cache: Path) -> pd.DataFrame:
+def _archive_images(
+    root: Path, predicted: Predicted, cache: Path, told: Mapping[str, Any]
+) -> pd.DataFrame:
     """The test images of the archive that was predicted.
+
+    told: What `data.index` says of its ids.
 
     Raises:
         DataError: Another archive lies there now.
     """
-    builder = instantiate(located_data(predicted.config)["index"])
+    reader = located_data(predicted.config)["index"]
+    builder = instantiate(applied_index(reader, told))
     index: Index = open_index(builder, root, cache_root=cache)
     if index_hash(index.table) != predicted.frame.attrs["index_hash"]:
         raise DataError(
