@@ -103,7 +103,9 @@ def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataM
     """The data module that a checkpoint was trained with, with this command's overrides."""
     trained, size = record["config"], record["network"]["image_size"]
     changed = {k: v for k, v in config["data"].items() if v is not None and k != "index"}
-    changed["index"] = applied_index(trained["data"]["index"], config["data"].get("index"))
+    located = located_data(trained)
+    if located.get("index"):
+        changed["index"] = applied_index(located["index"], config["data"].get("index"))
     changed["extra"] = None  # images that were only trained on
     if config["images"]:
         changed["root"] = config["images"]
@@ -117,7 +119,7 @@ def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataM
     changed["image_size"] = loaded_size(config["tta"], size)
     merged = {
         **trained,
-        "data": {**located_data(trained), **changed},
+        "data": {**located, **changed},
         "fold": "all",
         "paths": config["paths"],
     }
