@@ -192,19 +192,24 @@ class GroupContext:
 
     def fit(self, rows: pd.DataFrame) -> State:
         """Mean and deviation of every column in every group that is large enough."""
-        text = self._keys(rows)
+        text = self._keys(rows, apart=True)
         groups = group_rows(text.to_frame("key"), ("key",))
         key = text.iloc[groups.order[groups.starts]].tolist()
         large = np.flatnonzero(groups.sizes >= max(self.fewest, _FEWEST)).tolist()
         values = LesionValues(rows)
-        learned: dict[str, Any] = {"groups": [key[g] for g in large], "columns": {}}
+        learned: dict[str, Any] = {
+            "groups": [key[g] for g in large],
+            "columns": {},
+            "apart": True,
+        }
         for column in resolve(self.columns, list(rows.columns)):
             learned["columns"][column] = _by_group(groups, values[column], large)
         return learned
 
     def transform(self, rows: pd.DataFrame, state: State) -> pd.DataFrame:
         """Features (N, columns)."""
-        place = pd.Index(state["groups"], dtype=object).get_indexer(pd.Index(self._keys(rows)))
+        keys = self._keys(rows, apart=state.get("apart", False))
+        place = pd.Index(state["groups"], dtype=object).get_indexer(pd.Index(keys))
         values, made = LesionValues(rows), []
         for column, learned in state["columns"].items():
             # the last place is that of groups which training rows did not show
@@ -220,19 +225,31 @@ class GroupContext:
             [f"{ascii_name(c.removeprefix(PREFIX))}_group_z" for c in columns], columns
         )
 
-    def _keys(self, rows: pd.DataFrame) -> pd.Series:
-        """The group of each row as text, numbers alike as int64 and float64."""
+    def _keys(self, rows: pd.DataFrame, *, apart: bool) -> pd.Series:
+        """The group of each row as text, numbers alike as int64 and float64.
+
+        apart: Whether `nan` as a text and texts that hold ` | ` are told from what they look like;
+            the states of earlier releases do not.
+        """
         parts = []
         for name in self.by:
             if pd.api.types.is_numeric_dtype(rows[name]):
                 known = number(rows, name)
                 parts.append(pd.Series([f"{v:g}" for v in known.tolist()], index=rows.index))
             else:
-                parts.append(rows[name].astype("object").where(rows[name].notna(), "nan"))
+                text = rows[name].astype("object")
+                text = text.map(_as_group) if apart else text
+                parts.append(text.where(rows[name].notna(), "nan"))
         joined = parts[0].astype(str)
         for part in parts[1:]:
             joined = joined + " | " + part.astype(str)
         return joined.astype(object)
+
+
+def _as_group(value: Any) -> str:
+    """A text as a part of a group's key."""
+    text = str(value).replace("|", "||")
+    return f"'{text}'" if text == "nan" else text
 
 
 def _by_group(

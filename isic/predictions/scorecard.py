@@ -218,8 +218,8 @@ def _inputs_text(alone: Mapping[str, Any] | None) -> str:
     if not alone or not alone["metrics"]:
         return ""
     parts = [
-        f"{m['of']} {LABELS.get(name, name)} {_four(m['value'])}, the stack minus that "
-        f"{m['difference']:+.4f} [{m['low']:+.4f}, {m['high']:+.4f}]"
+        f"{m['of']} {LABELS.get(name, name)} {_four(m['value'])} (the stack "
+        f"{m['difference']:+.4f} [{m['low']:+.4f}, {m['high']:+.4f}])"
         for name, m in alone["metrics"].items()
     ]
     return f"; its inputs alone ({first_five(alone['runs'])}): {', '.join(parts)}"

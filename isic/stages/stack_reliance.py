@@ -26,7 +26,7 @@ from isic.stack import CrossFit
 from isic.stack.combine import Mean
 from isic.stack.feature_inputs import States
 from isic.stack.inputs import Floats, Fold, FoldInputs, Ints, Samples
-from isic.stages.stack_rows import Request, run_scores
+from isic.stages.stack_rows import Request
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ N_DEALS = 2
 MOST_ROWS = 20_000  # that single features are tried on
 SKILL = 0.05  # AUC above a half, below which nothing can be said to carry it
 CARRIES = 0.5  # share of that skill which is lost with one family
-MORE = 0.05  # AUC that a feature made of scores must have beyond the scores themselves
+MORE = 0.05  # AUC that a feature must have beyond the columns it is made of, to be named
+FEATURE, COLUMN = "feature ", "column "
 
 
 class Families:
@@ -165,41 +166,32 @@ def reliance_warnings(
 
     Scores of image runs may carry a stack: they are what it is made of. It is not warned of.
     """
-    guesses = _single_features(request, rows, inputs)
-    scores = set(run_scores(request))
-    of_scores = tuple(scores)
-    best = max((g.auc for g in guesses if g.column in scores), default=0.0)
-    guesses = [g for g in guesses if g.column not in scores]
+    features, columns = _single_guesses(request, rows, inputs, parts)
     warnings, carrier = [], rests_on(told)
     if carrier and not isinstance(parts.families[carrier], ImageScores):
-        own = [g for g in guesses if parts.owner.get(g.column) == carrier]
+        own = [g for g in features if parts.owner[g.column] == carrier]
         single = f"; its best single feature (AUC) is {own[0]}" if own else ""
         warnings.append(
             f"the stack rests on one feature family, {carrier}: AUC {told['auc']:.4f} falls to "
             f"{told['families'][carrier]['without']:.4f} where its features are shuffled{single}; "
             "is that medicine, or how the data came together?"
         )
-    telling = [
-        g
-        for g in guesses
-        if g.auc > (max(LIMIT, best + MORE) if g.column.startswith(of_scores) else LIMIT)
-    ]
-    named = {g.column for g in known_shortcuts(request.index, rows, parts.columns())}
-    telling = [g for g in telling if not named & {*parts.columns([g.column])}]
     by_family: dict[str, list[Guess]] = {}
-    for guess in telling:
-        by_family.setdefault(parts.owner.get(guess.column, "?"), []).append(guess)
+    for guess in features:
+        known = [columns[c] for c in parts.columns([guess.column]) if c in columns]
+        if guess.auc > max([LIMIT, *(auc + MORE for auc in known)]):
+            by_family.setdefault(parts.owner[guess.column], []).append(guess)
     return warnings + [
-        f"features of {key} tell a class alone (AUC > {LIMIT:.2f}): {first_five(some)}; is that "
-        "medicine, or how the data came together?"
+        f"features of {key} tell a class alone (AUC > {LIMIT:.2f}), and better than the columns "
+        f"behind them: {first_five(some)}; is that medicine, or how the data came together?"
         for key, some in by_family.items()
     ]
 
 
-def _single_features(
-    request: Request, rows: pd.DataFrame, inputs: Mapping[Fold, FoldInputs]
-) -> list[Guess]:
-    """How well each used feature tells a class alone, the best first."""
+def _single_guesses(
+    request: Request, rows: pd.DataFrame, inputs: Mapping[Fold, FoldInputs], parts: Families
+) -> tuple[list[Guess], dict[str, float]]:
+    """How well each used feature tells a class alone, the best first, and each column behind it."""
     tables = []
     for fold, source in inputs.items():
         own = np.flatnonzero((rows["fold"] == fold).to_numpy()) if fold != "all" else np.arange(0)
@@ -208,11 +200,23 @@ def _single_features(
     if len(table) > MOST_ROWS:
         target = rows["target"].iloc[table.index].to_numpy()
         table = table.loc[alike(table.index.to_numpy(), target, most=MOST_ROWS, seed=0)]
-    about = rows[["split", "target", "patient_id", "lesion_id", "image_id"]].iloc[table.index]
-    names = [f"feature {c}" for c in table]  # no label, and no id, however a family calls it
-    joined = pd.concat([about, table.set_axis(names, axis=1)], axis=1)
+    about = rows.iloc[table.index]
+    # a feature may be called as a label or an id is, which are passed over
+    marked = [table.add_prefix(FEATURE), about[parts.columns()].add_prefix(COLUMN)]
+    ids = about[["split", "target", *IDS]]
+    joined = pd.concat([ids, *(part.set_axis(ids.index) for part in marked)], axis=1)
+    names = [str(name) for part in marked for name in part]
     found = known_shortcuts(request.index, joined, names, limit=0.0)
-    return [g._replace(column=g.column.removeprefix("feature ")) for g in found]
+    features = [
+        g._replace(column=g.column.removeprefix(FEATURE))
+        for g in found
+        if g.column.startswith(FEATURE)
+    ]
+    columns: dict[str, float] = {}
+    for guess in reversed(found):  # the best of a column comes first, so stays last
+        if guess.column.startswith(COLUMN):
+            columns[guess.column.removeprefix(COLUMN)] = guess.auc
+    return features, columns
 
 
 def _fold_aucs(

@@ -1,11 +1,16 @@
 """Clusters and groups: against a plain second way, unseen groups, few rows."""
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from isic.errors import ConfigError, DataError
 from isic.features.cross_patient import CLUSTERED, GroupContext, LesionClusters, nearest
 from isic.features.lesion_shape import LesionValues
+from isic.features.patient_context import PatientContext
+from isic.features.table import NAME
 
 
 def test_z_scores_within_clusters_by_hand(train, test_rows):
@@ -90,3 +95,40 @@ def test_an_unseen_hospital_is_missing_and_int_ages_are_floats(train):
     whole = one.transform(rows.astype({"age": "int64"}), state)
     np.testing.assert_array_equal(whole, one.transform(rows, state))
     assert one.transform(rows.assign(attribution="FNQH"), state)["score_net_group_z"].isna().all()
+
+
+def test_groups_whose_texts_look_alike_when_joined_stay_apart():
+    rows = pd.DataFrame(
+        {
+            "a": ["x | y", "x", "nan", None] * 6,
+            "b": ["z", "y | z", "z", "z"] * 6,
+            "score_net": np.arange(24.0),
+        }
+    )
+    one = GroupContext(by=("a", "b"), fewest=2)
+    state = json.loads(json.dumps(one.fit(rows)))
+    assert len(state["groups"]) == 4
+    z = one.transform(rows, state)["score_net_group_z"].to_numpy().reshape(6, 4)
+    np.testing.assert_allclose(z, np.repeat(z[:, :1], 4, axis=1), atol=1e-5)
+    # what an earlier release kept is read as it was meant
+    earlier = {k: v for k, v in state.items() if k != "apart"} | {
+        "groups": ["x | y | z", "nan | z"],
+        "columns": {"score_net": {"mean": [0.0, 1.0], "std": [1.0, 1.0]}},
+    }
+    assert not one.transform(rows, earlier).isna().any(axis=None)
+
+
+def test_columns_that_differ_in_odd_characters_make_two_features():
+    rows = pd.DataFrame({"p-1": np.arange(8.0), "p+1": np.ones(8), "tbp_lv_p_1": np.zeros(8)})
+    rows["patient_id"], rows["attribution"] = "IP_1", "A"
+    columns = ["p-1", "p+1", "tbp_lv_p_1", "年龄"]
+    rows["年龄"] = 50.0
+    context = PatientContext({"patient": ["z"]}, columns=columns, sums=(), summary=False)
+    groups = GroupContext(columns=columns, by=("attribution",), fewest=2)
+    for family, more in ((context, 1), (groups, 0)):
+        state = family.fit(rows)
+        made = family.transform(rows, state)
+        assert made.columns.is_unique and made.shape[1] == len(columns) + more
+        assert all(NAME.fullmatch(name) for name in made)
+        behind = [family.sources(list(rows.columns), {name}, state)[0] for name in made]
+        assert behind[: len(columns)] == columns

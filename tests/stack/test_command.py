@@ -162,6 +162,8 @@ def test_stacks_stack_and_stand_in_the_table_of_runs(copy: Path, archive32: Path
     with caplog.at_level(logging.INFO):
         runs(OmegaConf.create({"paths": {"runs": str(copy / "runs")}}))
     assert f"{folder.name}  pauc" in caplog.text
+    chance = json.loads((folder / "score.json").read_text())["metrics"]["pauc"]["chance"]
+    assert f"(chance {chance:.4f})" in caplog.text
     assert "2/2" in caplog.text
 
 

@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 
 from isic.acquire.synthetic import write_isic2024
+from isic.engine.stacked import Archive, Parts, predict_parts
 from isic.index import folder as folder_reader
 from isic.index import isic2024
 from isic.index.schema import Index
 from isic.metrics.classification import macro_auc
 from isic.predictions import read_predictions, read_score, score_line, write_predictions
 from isic.split.options import Split
+from isic.stack.manifest import open_stack
 from tests.stack.runs import write_fake_run
 from tests.stack.test_command import opened, stacked
 
@@ -121,7 +123,7 @@ def test_the_rank_average_stands_beside_the_score_and_a_worse_stack_is_warned_of
     (warning,) = [w for w in score["warnings"] if "of its inputs" in w]
     assert warning.startswith("the stack is worse than the rank average of its inputs: pauc lower")
     line = score_line(score)
-    assert f"its inputs alone (a, b): rank average pAUC {alone_of(score, 'pauc'):.4f}, the" in line
+    assert f"its inputs alone (a, b): rank average pAUC {alone_of(score, 'pauc'):.4f} (the" in line
     plain = ["features=[image_scores]", "runs=[a,b]", "stacker=[rank_average]", "name=plain"]
     same = read_score(stacked(tmp_path, root, *plain) / "score.json")
     assert same["metrics"]["auc"]["value"] == alone["value"]
@@ -197,6 +199,14 @@ def test_rows_that_no_run_could_read_keep_their_status(tmp_path: Path, status: s
     score = read_score(folder / "score.json")
     assert score["n"] == (200 if status == "unreadable" else 196)
     assert pd.read_csv(folder / "submission.csv")["target"].notna().all()
+    table = read_predictions(tmp_path / "runs/a/test.parquet")
+    applied = predict_parts(
+        Parts(open_stack(folder), {}, {}), Archive(index, root), {}, {"a": table}
+    ).set_index("image_id")
+    assert applied.loc[gone[1], "status"].tolist() == [status]
+    pd.testing.assert_frame_equal(
+        applied.filter(like="prob_"), test.loc[applied.index].filter(like="prob_")
+    )
     both = stacked(tmp_path, root, families, "runs=[a,b]", "name=both", *TREES)
     assert (read_predictions(both / "oof.parquet")["status"] == "ok").all()  # b could read them
 
