@@ -3,7 +3,8 @@
 `score.json`: `{"metrics": {name: {"value", "low", "high"}}, "n", "interval_over"}` and whatever the
 run adds (seconds, memory, `warnings`). Intervals resample patients, else lesions, else images, and
 say which. A metric has its `chance` level too where that is not plain (`isic.metrics.chance`), and
-the `classes` that it averages where these are not all; `few` are classes of fewer than `FEW`
+the `classes` that it averages where these are not all, and the share of resamples that left it
+`undefined`, of which the interval knows nothing; `few` are classes of fewer than `FEW`
 patients (lesions, images), whose part in an interval hardly varies. Earlier files lack these.
 Unreadable images are scored with the fallback a submission would use, never left out.
 The trap: a metric that is undefined (one class only) is null with its `reason`, not 0.
@@ -81,8 +82,8 @@ def score(
             value = score_of(metric, rows.target, rows.probs, rows.group)
         except ValueError as fault:
             log.warning("%s is undefined: %s", name, fault)
-            undefined = dict.fromkeys(("value", "low", "high"), math.nan)
-            scored[name] = undefined | {"reason": str(fault)}
+            numbers = dict.fromkeys(("value", "low", "high"), math.nan)
+            scored[name] = numbers | {"reason": str(fault)}
             continue
         values = bootstrap_replicates(
             metric, rows.target, rows.probs,
@@ -90,6 +91,8 @@ def score(
         )  # fmt: skip
         low, high = percentiles(values, level)
         scored[name] = {"value": value, "low": low, "high": high}
+        if undefined := int(np.isnan(values).sum()):
+            scored[name]["undefined"] = undefined / n_replicates
         scored[name] |= _read_beside(metric, rows, classes, chance=chance)
     few = rows.few(classes)
     about = {"metrics": scored, "n": len(rows.target), "interval_over": rows.over}
@@ -234,6 +237,8 @@ def metric_text(name: str, entry: Mapping[str, Any], *, label: str | None = None
     notes = []
     if entry.get("chance") is not None:
         notes.append(f"chance {_four(entry['chance'])}")
+    if undefined := entry.get("undefined"):
+        notes.append(f"{undefined:.0%} of resamples have no value and are left out of the interval")
     if classes := entry.get("classes"):
         notes.append(f"over {first_five(classes)} alone: no rows of the other classes")
     behind = f" ({'; '.join(notes)})" if notes else ""

@@ -67,7 +67,8 @@ def hospital_scores(
         part = joined[place == number]
         most = rows[ATTRIBUTION][fold == number].mode().iat[0]
         alone = score(part, classes=left.classes, metrics={name: metric})
-        by_hospital[str(most)] = {"n": len(part), name: alone["metrics"][name]}
+        key = str(most) if str(most) not in by_hospital else f"{most} (fold {number})"
+        by_hospital[key] = {"n": len(part), name: alone["metrics"][name]}
     log.info(
         "hospitals left out in turn: %s",
         ", ".join(f"{h} {v[name]['value']:.4f} (n={v['n']})" for h, v in by_hospital.items()),

@@ -168,6 +168,15 @@ def test_a_macro_metric_says_which_classes_it_averages_and_which_are_few(tmp_pat
     assert "few" not in score_of(whole) and "alone" not in score_line(score_of(whole))
 
 
+def test_resamples_without_a_value_are_counted() -> None:
+    frame = scored(patient_id=[f"IP_{i}" for i in range(300)])
+    frame["target"] = pd.array(np.arange(300) == 0, dtype="Int64")
+    found = score_of(frame, n_replicates=400)["metrics"]["auc"]
+    assert found["undefined"] == pytest.approx(1 / np.e, abs=0.08)  # none drew the one positive
+    assert "% of resamples have no value and are left out" in score_line(score_of(frame))
+    assert "undefined" not in score_of(scored())["metrics"]["auc"]
+
+
 def test_the_chance_level_stands_behind_a_macro_f1_and_old_files_print_without() -> None:
     metrics = {"macro_f1": macro_dice, "macro_f1_argmax": macro_f1_argmax, "auc": macro_auc}
     found = score_of(several(), classes=tuple("abcd"), metrics=metrics)
