@@ -201,7 +201,7 @@ def _write_models(
             "families": request.nodes,
             "scores": {name: list(column) for name, column in run_scores(request).items()},
             "data": {key: config["data"][key] for key in ("index", "root")},
-            "paths": {"cwd": config["paths"]["cwd"]},
+            "paths": {"cwd": config["paths"].get("cwd")},
             "metrics": config["metrics"],
             "index_hash": index_hash(request.index.table),
             "split_hash": request.split.hash,
