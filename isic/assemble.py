@@ -20,7 +20,6 @@ from isic.predictions import (
     read_predictions,
     read_score,
     score,
-    score_line,
     write_predictions,
     write_score,
     write_submission,
@@ -106,9 +105,7 @@ def assemble_run(
     with waiting_lock(run / ".lock", f"assembling {run}"):
         if not _all_done(folds):  # one was thrown away meanwhile, to be trained anew
             return None
-        result = _assembled(run, folds, metrics) or _assemble(run, folds, index, metrics)
-    log.info("%s, %d folds: %s", run, n_folds, score_line(result))
-    return result
+        return _assembled(run, folds, metrics) or _assemble(run, folds, index, metrics)
 
 
 def _all_done(folds: Sequence[Path]) -> bool:
@@ -158,6 +155,7 @@ def _assemble(
         mean = ensemble([read_predictions(path) for path in tests])
         write_predictions(run / "test.parquet", mean, **attrs)
         submit(run / "submission.csv", mean, index)
+        log.info("submission: %s", run / "submission.csv")
     write_score(run / "score.json", result)
     return result
 
@@ -188,7 +186,6 @@ def check_sample(index: Index, *, by_images: bool = True) -> None:
 def submit(path: Path, frame: pd.DataFrame, index: Index) -> None:
     """Write a checked submission, in the order of the archive's sample where it has one."""
     write_submission(path, frame, index.info, sample=find_sample(index.root))
-    log.info("submission: %s", path)
 
 
 def _attrs(frame: pd.DataFrame) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from isic.config.paths import changed_paths, expand_variables
 from isic.config.words import checked_words, unread_word
 from isic.errors import ConfigError, IsicError
 from isic.outputs import mark_earlier
+from isic.streams import print_result, was_shown
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,11 @@ class Outcome:
     exit_code: int
     message: str
     log: str = ""
+
+    @property
+    def state(self) -> str:
+        """In one word, with the exit code of a failure."""
+        return "done" if self.exit_code == 0 else f"failed ({self.exit_code})"
 
 
 def command(name: str, task: str) -> None:
@@ -74,7 +81,7 @@ def command(name: str, task: str) -> None:
     except Exception as error:
         _fail(_message(error), exit_code(error))
     if len(outcomes) > 1:
-        _print_table(outcomes)
+        print_result(_table(outcomes))
         sys.exit(1 if any(o.exit_code for o in outcomes) else 0)
     sys.exit(outcomes[0].exit_code if outcomes else 0)
 
@@ -200,7 +207,8 @@ def _in_one_line(error: BaseException) -> str:
 def _fail_job(message: str, error: BaseException | None) -> None:
     if error is not None:
         traceback.print_exception(error)
-    sys.stderr.write(f"error: {message.strip()}\n")
+    with suppress(BrokenPipeError):  # the exit code still tells
+        sys.stderr.write(f"error: {message.strip()}\n")
 
 
 def _fail(message: str, code: int, error: BaseException | None = None) -> None:
@@ -269,15 +277,23 @@ def _flatten(node: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _print_table(outcomes: Sequence[Outcome]) -> None:
-    """Job, state, message and log; words that all jobs share are left out of their names."""
+def _table(outcomes: Sequence[Outcome]) -> str:
+    """Job, state, message and log; words that all jobs share are left out of their names.
+
+    What a message holds beyond its first line, as the score of all folds, comes last, and once.
+    Results that this process has shown are not repeated.
+    """
     words = [o.job.split() for o in outcomes]
     shared = set.intersection(*map(set, words))
     names = [" ".join(w for w in job if w not in shared) or " ".join(job) for job in words]
     width = max(map(len, names))
+    lines: list[str] = []
+    last: dict[str, None] = {}
     for name, o in zip(names, outcomes, strict=True):
-        state = "done" if o.exit_code == 0 else f"failed ({o.exit_code})"
-        sys.stdout.write(f"{name:<{width}}  {state:<10}  {o.message}  {o.log}".rstrip() + "\n")
+        message, *more = ["" if was_shown(m) else m for m in o.message.splitlines() or [""]]
+        lines.append(f"{name:<{width}}  {o.state:<10}  {message}  {o.log}".rstrip())
+        last |= dict.fromkeys(more)
+    return "\n".join([*lines, *filter(None, last)])
 
 
 __all__ = [

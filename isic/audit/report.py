@@ -51,11 +51,11 @@ class Report:
             **{name: dict(part.facts) for name, part in self.parts.items()},
         }
 
-    def lines(self) -> list[str]:
-        """All but what is wrong, for the screen; that is the command's error after it."""
+    def lines(self, *, wrong: bool = False) -> list[str]:
+        """All for the screen; without `wrong` but what is the command's error after it."""
         lines = [f"{self.info.name} in {self.root}"]
         for f in self.findings:
-            if f.state == WRONG:
+            if f.state == WRONG and not wrong:
                 continue
             lines.append(f"{f.state:<5}  {f.subject:<10}  {f.text}")
             if f.todo:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from isic.errors import UNREADABLE, ConfigError, one_line
 from isic.files import file_lock, whole_file
 from isic.runs import RunFolder, read_config
+from isic.streams import show
 from isic.training.checkpoint import read
 
 log = logging.getLogger(__name__)
@@ -57,12 +58,12 @@ def clean(cfg: DictConfig) -> str:
             for waste in _wasted(fold) if ours else ():
                 total += waste.size
                 what = "not scored" if waste.whole else "optimizer state"
-                log.info("%10s  %s (%s)", in_megabytes(waste.size), waste.path, what)
+                show(f"{in_megabytes(waste.size):>10}  {waste.path} ({what})")
                 if cfg.clean == "delete":
                     drop(waste)
     verb = "dropped" if cfg.clean == "delete" else "could go: python -m isic runs --clean=delete"
     line = f"{in_megabytes(total)} {verb}"
-    log.info(line)
+    show(line)
     return line
 
 

@@ -33,6 +33,7 @@ from isic.prepare import open_index
 from isic.runs import RunFolder
 from isic.split.making import make_split
 from isic.split.options import Split
+from isic.streams import show
 
 log = logging.getLogger(__name__)
 
@@ -168,15 +169,20 @@ def say_when(folder: RunFolder) -> None:
 
 
 def last_lines(config: Mapping[str, Any], folder: RunFolder, data: Described) -> str:
-    """Say a finished fold's score, put its run together where all folds are; returns the line."""
-    run = folder.path.parent
+    """Show a finished fold's score, and that of all folds where all are done; returns both."""
+    run, n_folds = folder.path.parent, data.split.n_folds
     line = f"{folder.path.relative_to(run.parent)}: {result_line(folder.score())}"
-    log.info(line)
+    show(line)
     if config["fold"] != "all":
-        assemble_run(run, data.index, build_metrics(config), n_folds=data.split.n_folds)
+        whole = assemble_run(run, data.index, build_metrics(config), n_folds=n_folds)
+        if whole:
+            of_all = f"{run}, {n_folds} folds: {score_line(whole)}"
+            show(of_all)
+            line = f"{line}\n{of_all}"
     elif (folder.path / "test.parquet").exists():
         predicted = read_predictions(folder.path / "test.parquet")
         submit(folder.path / "submission.csv", predicted, data.index)
+        log.info("submission: %s", folder.path / "submission.csv")
     say_how_to_sync(folder)
     return line
 

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
+from pytorch_lightning.callbacks import RichProgressBar
 
 from isic.config.paths import located_data
 from isic.data import LesionDataModule
@@ -195,6 +196,8 @@ def lone_trainer(options: TrainerOptions, *, progress: bool = False) -> pl.Train
         plugins=[LightningEnvironment()],
         logger=False,
         enable_progress_bar=progress,
+        # Lightning's own would draw on standard output, where results go
+        callbacks=[RichProgressBar(console_kwargs={"stderr": True})] if progress else None,
         enable_model_summary=False,
         enable_checkpointing=False,
     )

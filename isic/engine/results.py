@@ -22,6 +22,7 @@ from isic.outputs import output_folder
 from isic.predictions import score, score_line, write_predictions, write_score
 from isic.predictions.fitted import Fitted
 from isic.runs import write_text
+from isic.streams import show
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +60,11 @@ def write_results(
     attributes["split_hash"] = record["split_hash"]
     ranks = config["combine"] == "rank_mean" or record.get("ranks", False)
     write_predictions(folder / "predictions.parquet", frame, **attributes, ranks=ranks)
-    log.info("predictions: %s", folder / "predictions.parquet")
+    show(f"predictions: {folder / 'predictions.parquet'}")
     _write_source(folder, record, data, config, checkpoints)
     if config["split"] == "test":
         submit(folder / "submission.csv", submitted, data.index)
+        show(f"submission: {folder / 'submission.csv'}")
     truth = data.index.table.set_index("image_id")["target"]
     if truth.reindex(frame["image_id"]).notna().any():
         _write_score(folder, frame, submitted, data, record, config, checkpoints)
@@ -127,8 +129,8 @@ def _write_score(
     same = index_hash(data.index.table) == record["index_hash"]
     result["trained_on_these_rows"] = config["split"] == "train" and same
     write_score(folder / "score.json", result)
-    log.info("score: %s", score_line(result))
+    show(f"score: {score_line(result)}")
     if "submitted" in result:
-        log.info("score of the submission: %s", score_line(result["submitted"]))
+        show(f"score of the submission: {score_line(result['submitted'])}")
     if result["trained_on_these_rows"]:
         log.warning("these rows trained the checkpoints: the score says nothing about new ones")

@@ -54,7 +54,7 @@ def launch(jobs: Jobs, options: Mapping[str, Any]) -> list[Outcome]:
             for worker in [w for w, job in running.items() if job.process.poll() is not None]:
                 job = running.pop(worker)
                 outcomes[job.number] = outcome = _outcome(jobs, job, folder)
-                log.info("%s: %s", names[job.number], outcome.message or "done")
+                log.info("%s: %s", names[job.number], outcome.state)
             time.sleep(0.05)
     finally:
         _end(running.values())

@@ -206,7 +206,7 @@ def _wait(jobs: Jobs, submitted: Sequence[tuple[str, Any]]) -> list[Outcome]:
                 continue
             job = " ".join(jobs.overrides[number])
             outcomes[number] = read_outcome(file, job=job, log=paths.stdout, code=1)
-            log.info("%s: %s", names[number], outcomes[number].message or "done")
+            log.info("%s: %s", names[number], outcomes[number].state)
             del pending[number]
         if pending:
             watch.look(names)

@@ -26,6 +26,7 @@ from isic.search.slots import n_taken
 from isic.search.space import read_space
 from isic.search.study import fingerprint
 from isic.signatures import check_signatures
+from isic.streams import show
 from isic.workers import Share, share
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def _finish(this: Sweep) -> str:
         write_results(study, this.search)
         if not best_trials(study, 1):
             raise IsicError(f"{line}; why: {this.search.folder / 'trials.csv'}")
-    log.info(line)
+    show(line)
     log.info("study   %s: trials.csv, history.html and others", this.search.folder)
     return line
 

@@ -20,6 +20,7 @@ from isic.features.image_scores import reads_scores
 from isic.prepare import open_index
 from isic.signatures import check_signatures, locate
 from isic.stages.stack import families_of
+from isic.streams import on_one_terminal, show
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def download(cfg: DictConfig) -> str:
         patience=Patience(**cfg.retry),
         again=shlex.join(["python", "-m", "isic", "download", *_download_words(cfg)]),
     )
-    log.info("%s; data=folder data.root=%s opens it", said, cfg.data.root)
+    show(f"{said}; data=folder data.root={cfg.data.root} opens it")
     return said
 
 
@@ -100,12 +101,12 @@ def check(cfg: DictConfig) -> str:
         cache_root=cache,
     )
     report.seconds = {"index": opened, **report.seconds}
-    for line in report.lines():
-        log.info(line)
+    # what is wrong is the error after it, and comes once where both are read on one terminal
+    show("\n".join(report.lines(wrong=not on_one_terminal())))
     name = f"{index.info.name}-{report.archive_hash}"
     folder = Path(cfg.output or Path(cfg.paths.runs) / "checks" / name)
     report.write(folder)
-    log.info("written to %s", folder.resolve())
+    show(f"written to {folder.resolve()}")
     if report.errors:
         named = [f"{f.text}; {f.todo}" if f.todo else f.text for f in report.errors]
         raise DataError("\n".join([*named, f"all that was found: {folder.resolve() / TEXT}"]))

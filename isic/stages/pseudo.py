@@ -19,6 +19,7 @@ from isic.predictions import read_predictions
 from isic.predictions.pseudo import confident, pseudo_rows
 from isic.prepare import applied_index, open_index
 from isic.runs import read_config, write_text
+from isic.streams import show
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def pseudo(cfg: DictConfig) -> str:
     write_text(path, rows.to_csv(index=False, lineterminator="\n"))
     counts = chosen["label"].value_counts().to_dict()
     log.info("%d of %d rows: %s", len(chosen), len(predicted.frame), counts)
-    log.info("written: train.py data.extra=%s", path)
+    show(f"written: train.py data.extra={path}")
     return str(path)
 
 

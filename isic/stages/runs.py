@@ -16,6 +16,7 @@ from isic.predictions import read_score
 from isic.predictions.scorecard import metric_text
 from isic.prepare import open_index
 from isic.runs import read_config
+from isic.streams import show
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def runs(cfg: DictConfig) -> None:
         rows.sort(key=lambda row: (-row["sort"], row["run"]))
         _print(rows)
     for line in studies:
-        log.info(line)
+        show(line)
 
 
 def study_lines(root: Path) -> list[str]:
@@ -148,5 +149,4 @@ def _print(rows: list[dict[str, Any]]) -> None:
     width["run"] = max(len(row["run"]) for row in rows)
     lines = ["  ".join(f"{c:<{width[c]}}" for c in columns)]
     lines += ["  ".join(f"{r.get(c, '')!s:<{width[c]}}" for c in columns) for r in rows]
-    for line in lines:
-        log.info(line.rstrip())
+    show("\n".join(line.rstrip() for line in lines))

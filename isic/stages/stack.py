@@ -42,6 +42,7 @@ from isic.stack.scores import ImageRuns, read_runs
 from isic.stack.stackers import rank_stackers, require_package
 from isic.stages.stack_fit import fit_and_write
 from isic.stages.stack_rows import Request
+from isic.streams import show
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def fit_stack(
         else:
             fit_and_write(request, begin=partial(claim, folder, entry, clears=clears))
         line = f"{config['name']}: {score_line(read_score(folder / 'score.json'))}"
-    log.info(line)
+    show(line)
     return line
 
 

@@ -170,6 +170,7 @@ def _write_predictions(
         frame = predictions(rows.iloc[test_rows], result.test, classes)
         write_predictions(folder / "test.parquet", frame, **about)
         submit(folder / "submission.csv", frame, request.index)
+        log.info("submission: %s", folder / "submission.csv")
 
 
 def _write_models(

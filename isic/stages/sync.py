@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from isic.dashboard.send import kept, send_kept
 from isic.dashboard.torn import holds_records
 from isic.errors import IsicError, first_five
+from isic.streams import show
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def sync(cfg: DictConfig) -> str:
         return ""
     sent = send_kept(folders, timeout=cfg.timeout)
     for folder in sent:
-        log.info("sent %s", folder)
+        show(f"sent {folder}")
     if len(sent) < len(folders):
         left = first_five(f for f in folders if f not in sent)
         raise IsicError(
@@ -36,5 +37,5 @@ def sync(cfg: DictConfig) -> str:
             "on disk; the same command goes on with it."
         )
     line = f"{len(sent)} runs sent"
-    log.info(line)
+    show(line)
     return line

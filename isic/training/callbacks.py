@@ -227,7 +227,7 @@ class SpeedBar(RichProgressBar):
     """Rich progress bar that also shows images a second."""
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=10)
+        super().__init__(refresh_rate=10, console_kwargs={"stderr": True})
         self._images, self._since = 0, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from isic.errors import ConfigError, DataError
 from isic.images.progress import Progress
 from isic.runs import write_text
+from isic.streams import show
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +50,14 @@ def generate(
             f"n_test={n_test}"
         )
     if _done_already(root, arguments):
-        log.info("%s holds this generated archive already", root)
+        show(f"{root} holds this generated archive already")
         return root
     # Marked before the first file, so that a broken-off run can go again.
     _mark(root, arguments, complete=False)
     _clear(root, names)
     write(root, arguments)
     _mark(root, arguments, complete=True)
-    log.info("%d train and %d test samples in %s", n_images, n_test, root)
+    show(f"{n_images} train and {n_test} test samples in {root}")
     return root
 
 
