@@ -37,6 +37,11 @@ class Options(dict):
     __getattr__ = dict.__getitem__
 
 
+def said(caplog):
+    """Every line, of records that hold several too."""
+    return "\n".join(caplog.messages).splitlines()
+
+
 def options(root, **more):
     return Options(paths=Options(runs=str(root)), **more)
 
@@ -44,7 +49,7 @@ def options(root, **more):
 def test_the_others_are_listed_and_the_reason_is_said(root, caplog):
     caplog.set_level("INFO")
     runs(options(root))
-    good, bad = (next(x for x in caplog.messages if x.startswith(n)) for n in ("good", "bad"))
+    good, bad = (next(x for x in said(caplog) if x.startswith(n)) for n in ("good", "bad"))
     assert "not scored" in good
     assert "1/2" in good
     assert "cannot be read" in bad
@@ -59,9 +64,9 @@ def test_a_stack_or_a_study_that_is_garbled(root, caplog, file):
     (root / "bad/fold0/config.yaml").rename(root / "other" / file)
     (root / "other/trials.csv").write_bytes(b"")
     runs(options(root))
-    assert any(line.startswith("good") for line in caplog.messages)
+    assert any(line.startswith("good") for line in said(caplog))
     if file == "prepared.yaml":
-        assert any(x.startswith("study other: cannot be read") for x in caplog.messages)
+        assert any(x.startswith("study other: cannot be read") for x in said(caplog))
 
 
 def test_cleaning_goes_on(root, caplog):
