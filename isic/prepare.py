@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -144,11 +143,6 @@ def max_pixels(max_megapixels: float | None) -> int:
             f"data.max_megapixels: expected a number above 0, such as 100, got {max_megapixels}"
         )
     return int(max_megapixels * 1_000_000)
-
-
-def applied_index(trained: Mapping[str, Any], told: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The config node of a model's reader, with what a command says of another archive's ids."""
-    return {**trained, **{key: value for key, value in (told or {}).items() if value is not None}}
 
 
 def _log_notes(index: Index) -> None:

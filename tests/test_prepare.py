@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from isic import prepare
+from isic.config.inference import applied_index
 from isic.errors import ConfigError, DataError
 from isic.images.packfile import MISSING, OK, UNREADABLE
 from isic.index import folder
 from isic.index.isic2024 import INFO, build_index
 from isic.index.schema import refuse_train_only
-from isic.prepare import PixelOptions, applied_index, load_rows, open_index
+from isic.prepare import PixelOptions, load_rows, open_index
 from isic.split import SplitOptions, fold_rows, make_split
 
 

@@ -1,5 +1,6 @@
 """Roots of what applies checkpoints: `predict.py` and `isic pseudo`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,11 @@ class AppliedIndexConfig:
     """
 
     ids: str | None = None
+
+
+def applied_index(trained: Mapping[str, Any], told: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The config node of a model's reader, with what a command says of another archive's ids."""
+    return {**trained, **{key: value for key, value in (told or {}).items() if value is not None}}
 
 
 @dataclass

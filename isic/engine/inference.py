@@ -14,6 +14,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import RichProgressBar
 
+from isic.config.inference import applied_index
 from isic.config.paths import located_data
 from isic.data import LesionDataModule
 from isic.engine.build import build_data
@@ -22,7 +23,7 @@ from isic.index.metadata import MetadataEncoder
 from isic.index.schema import refuse_untrained, sample_rows
 from isic.predictions.table import ENERGY
 from isic.predictions.unknown import UNKNOWN
-from isic.prepare import Rows, applied_index, has_images
+from isic.prepare import Rows, has_images
 from isic.runs import read_config
 from isic.signatures import check_signatures
 from isic.split.making import fold_rows, open_split

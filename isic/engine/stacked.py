@@ -20,6 +20,7 @@ from hydra.utils import instantiate
 
 from isic.assemble import check_sample
 from isic.code_hash import warn_edited
+from isic.config.inference import applied_index
 from isic.config.paths import located_data
 from isic.engine.build import quiet
 from isic.engine.inference import data_of, find_checkpoints, predict_checkpoint
@@ -32,7 +33,7 @@ from isic.index.schema import Index, sample_rows
 from isic.predictions import ensemble, read_predictions
 from isic.predictions.fitted import Fitted
 from isic.predictions.table import prob_columns
-from isic.prepare import applied_index, open_index
+from isic.prepare import open_index
 from isic.stack.feature_inputs import applied_inputs
 from isic.stack.manifest import MANIFEST, Stack, open_stack
 from isic.stack.scores import content_hash

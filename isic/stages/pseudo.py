@@ -11,13 +11,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from isic.checksums import read_json
+from isic.config.inference import applied_index
 from isic.config.paths import located_data
 from isic.errors import ConfigError, DataError
 from isic.index.folder.files import image_names, safe_ids
 from isic.index.schema import Index, index_hash
 from isic.predictions import read_predictions
 from isic.predictions.pseudo import confident, pseudo_rows
-from isic.prepare import applied_index, open_index
+from isic.prepare import open_index
 from isic.runs import read_config, write_text
 from isic.streams import show
 
