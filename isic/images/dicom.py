@@ -50,9 +50,9 @@ def dicom_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bytes:
     Raises ImageError with the reason: no DICOM, cut off, no pixel data, several frames, too large.
     """
     dataset = _read(data, max_pixels=max_pixels)
-    if "PixelData" not in dataset:
-        raise ImageError("DICOM without pixel data, or cut off before it")
     try:
+        if "PixelData" not in dataset:
+            raise ImageError("DICOM without pixel data, or cut off before it")
         refuse_bomb(int(dataset.Rows), int(dataset.Columns), max_pixels)
         if int(dataset.get("NumberOfFrames") or 1) != 1:
             raise ImageError(f"DICOM of {dataset.NumberOfFrames} frames, expected one image")
@@ -78,10 +78,13 @@ def dicom_tags(source: bytes | str | Path) -> Tags:
     dataset = _read(source, only=list(ALLOWED))
     tags: Tags = {}
     for name in ALLOWED:
-        value = dataset.get(name)
-        if value is None or not str(value).strip():
-            continue
-        tags[name] = int(value) if name in ("Rows", "Columns") else str(value).strip()
+        try:  # a value is read from its bytes when it is asked for
+            value = dataset.get(name)
+            if value is None or not str(value).strip():
+                continue
+            tags[name] = int(value) if name in ("Rows", "Columns") else str(value).strip()
+        except Exception as error:  # NotImplementedError, BytesLengthException, TypeError, ...
+            raise ImageError(f"DICOM damaged in its tag {name}: {error}") from error
     if "PatientAge" in tags:
         tags["PatientAge"] = _years(str(tags["PatientAge"]))
     return tags

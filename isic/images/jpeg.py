@@ -154,9 +154,9 @@ def _lacks_scans(found: Sequence[tuple[int, bytes]]) -> bool:
     components: set[int] = set()
     missing_bits: dict[tuple[int, int], int] = {}  # of a component's coefficient
     for marker, piece in found:
-        if marker in FRAMES:
+        if marker in FRAMES and len(piece) > 9:
             components |= set(piece[10 : 10 + 3 * piece[9] : 3])
-        elif marker == SOS:
+        elif marker == SOS and len(piece) > 4 and len(piece) >= 8 + 2 * piece[4]:
             n = piece[4]
             first, last, approximation = piece[5 + 2 * n : 8 + 2 * n]
             for component in piece[5 : 5 + 2 * n : 2]:

@@ -14,10 +14,14 @@ import h5py
 import numpy as np
 import pytest
 import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from isic.images.convert import Options, convert
 from isic.images.decode import ImageError, decode
 from isic.images.jpeg import fault
+from isic.images.packfile import OK
 from isic.index.integrity import image_facts
 
 EOI = b"\xff\xd9"
@@ -129,6 +133,13 @@ def test_subsamplings_that_simplejpeg_does_not_know_are_examined_too(mode):
     assert "premature end" in fault(half(data, np.random.default_rng(0)))
 
 
+MADE = {
+    "plain": encoded(photo(0, (40, 50))),
+    "progressive": encoded(photo(0, (40, 50)), progressive=True),
+    "restarts": encoded(photo(0, (40, 50)), restart_marker_rows=1),
+}
+
+
 def segment(marker: int, body: bytes) -> bytes:
     return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
 
@@ -170,6 +181,8 @@ def with_sampling(factors: int) -> bytes:
 
 def test_restart_markers_out_of_order_are_damage():
     data = restarting()
+    interval = data.index(b"\xff\xdd") + 5
+    assert refused(data[:interval] + bytes([data[interval] * 2]) + data[interval + 1 :])
     at = data.index(b"\xff\xd3")
     assert refused(data[: at + 1] + b"\xd6" + data[at + 2 :])
     end = data.index(b"\xff\xd4")
@@ -186,6 +199,21 @@ def test_a_progressive_file_cut_between_scans_is_damage_of_which_libjpeg_does_no
         assert fault(data[:at] + EOI) == ""
         with pytest.raises(ImageError, match="scans are missing"):
             decode(data[:at] + EOI)
+
+
+@given(
+    st.sampled_from(["plain", "progressive", "restarts"]),
+    st.lists(st.tuples(st.integers(2, 5000), st.integers(0, 255)), min_size=1, max_size=5),
+    st.integers(50, 6000),
+)
+@settings(max_examples=50)
+def test_whatever_is_changed_is_read_or_refused_and_never_ends_the_reading(form, changes, size):
+    data = bytearray(MADE[form])
+    for at, value in changes:
+        data[at % len(data)] = value
+    row = convert(bytes(data[:size]), Options())
+    if row.status == OK:
+        assert np.array_equal(decode(row.data), decode(bytes(data[:size])))
 
 
 def test_png_checksums_and_end_count():

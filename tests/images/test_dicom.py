@@ -1,11 +1,14 @@
 """What leaves a DICOM is its image, in the right colours, and the tags that are allowed."""
 
 import io
+from contextlib import suppress
 
 import numpy as np
 import pydicom
 import pytest
 import simplejpeg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.pixels.utils import compress
@@ -173,3 +176,15 @@ def test_no_tag_is_left_in_the_image(dicom, picture):
     ):
         assert any(secret in file for secret in SECRETS)
         assert not any(secret in dicom_image(file) for secret in SECRETS)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(140, 900), st.integers(0, 255)), min_size=1, max_size=4))
+def test_damaged_tags_are_refused_and_end_nothing(dicom, changes):
+    data = bytearray(dicom(np.zeros((8, 8, 3), np.uint8), kind="RGB"))
+    for at, value in changes:
+        if at < len(data):
+            data[at] = value
+    for read in (dicom_image, dicom_tags):
+        with suppress(ImageError, OSError):
+            read(bytes(data))
