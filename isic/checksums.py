@@ -164,6 +164,16 @@ def holds(path: Path) -> bool:
     return line.partition(" ")[0].lower() == digest
 
 
+def check_sum(path: Path) -> None:
+    """Raise Damaged where a file is not as its sum file says."""
+    if path.exists() and not holds(path):
+        raise Damaged(
+            f"{path} has changed since it was written: its checksum in {sum_file(path).name} "
+            "differs; give the command again that made it, or delete the checksum to use the file "
+            "as it is"
+        )
+
+
 def check_zip(path: Path | str) -> str:
     """Return what is wrong with the members of a stored zip file, empty where nothing is.
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+from isic.checksums import sum_file, sum_line
 from isic.errors import IsicError
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+def write_summed(path: Path, text: str) -> None:
+    """Write a text file whole, with its `checksums.sum_file`: for what other programs read."""
+    # The checksum comes first: a file without one counts as written by an earlier version.
+    write_text(sum_file(path), sum_line(path, text.encode()))
+    write_text(path, text)
 
 
 @lru_cache(maxsize=1024)

@@ -24,6 +24,7 @@ from isic.checksums import (
     BLANK,
     Damaged,
     check,
+    check_sum,
     check_zip,
     fill_in,
     read_json,
@@ -31,10 +32,11 @@ from isic.checksums import (
     sealed_json,
     sum_file,
 )
-from isic.errors import DataError, IsicError
+from isic.errors import CheckpointError, DataError, IsicError
 from isic.features import cache as feature_cache
 from isic.features.cache import cached_features
 from isic.features.family import FeatureTable
+from isic.files import write_summed
 from isic.images import fingerprint as prints
 from isic.images import packfile
 from isic.images.pack import _open_whole as opened_pack
@@ -50,6 +52,7 @@ from isic.split import SplitOptions, make_split
 from isic.split.overlap import _kept as kept_pairs
 from isic.stack import manifest
 from isic.stack.manifest import open_stack, save_stack
+from isic.stages.runs import study_lines
 from tests.predictions.test_fitted import oof
 
 FLIPS = 60
@@ -501,3 +504,34 @@ def test_overwrite_goes_over_a_damaged_config(tmp_path: Path) -> None:
         run.claim(config, content)
     run.claim(config, content, overwrite=True)
     assert read_config(run.config_file)["optim"] == {"lr": 0.001}
+
+
+def test_a_table_of_ours_that_was_edited_is_used_on_purpose_only(tmp_path: Path) -> None:
+    """Pseudo-labels, and the trials that `python -m isic runs` sums up."""
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "prepared.yaml").write_text("metrics: {mode: max, monitor: val/auc}\n")
+    table = study / "trials.csv"
+    write_summed(table, "number,value,state\n0,0.71,COMPLETE\n1,0.65,COMPLETE\n")
+    (line,) = study_lines(tmp_path)
+    assert "val/auc 0.71, best of 2 complete" in line
+    table.write_text(table.read_text().replace("0.65", "0.95"))
+    (line,) = study_lines(tmp_path)
+    assert "trials.csv has changed" in line
+    assert "0.95" not in line
+    with pytest.raises(Damaged, match="delete the checksum to use the file as it is"):
+        check_sum(table)
+    sum_file(table).unlink()
+    (line,) = study_lines(tmp_path)
+    assert "val/auc 0.95" in line
+
+
+def test_a_damaged_checkpoint_gives_no_weights_to_begin_with(tmp_path: Path) -> None:
+    from isic.models.weights import read_weights
+
+    file = of_checkpoint(tmp_path, tmp_path)
+    content = bytearray(file.path.read_bytes())
+    content[content.index(np.arange(6, dtype=np.float32).tobytes()) + 7] ^= 1
+    file.path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="checksum of .* differs"):
+        read_weights(file.path)

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from isic.checksums import check_sum
 from isic.errors import DataError, first_five
 from isic.images.sources import check_refs
 from isic.index.folder.files import safe_ids
@@ -78,6 +79,7 @@ def _rows(
     path: Path, index: Index, mount: str, spellings: IdSpellings
 ) -> tuple[pd.DataFrame, list[str], Path]:
     """The rows of one file in the index's columns, notes, and the folder of its images."""
+    check_sum(path)  # pseudo-labels have one
     raw = _known_columns(read_text(path), path)
     if "image" not in raw or not {"label", "target"} & set(raw):
         raise DataError(

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isic.checksums import check_zip
 from isic.errors import CheckpointError, ConfigError, first_five
 from isic.models.layouts import layout_of, renamed
 
@@ -68,6 +69,9 @@ def _read(file: Path) -> Mapping[str, Any]:
             return load_file(file)
         with torch.serialization.safe_globals([argparse.Namespace]):  # of the pretraining's command
             stored = torch.load(file, map_location="cpu", weights_only=True)
+        ours = isinstance(stored, Mapping) and "isic" in stored  # others may write no checksums
+        if ours and (damage := check_zip(file)):
+            raise ValueError(damage)
     except Exception as error:
         raise CheckpointError(
             f"model.pretrained: {file} cannot be read as a file of plain tensors "

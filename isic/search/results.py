@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from isic.cells import spreadsheet_csv
+from isic.files import write_summed
 from isic.runs import waiting_lock, write_text
 from isic.search.options import SearchOptions
 from isic.search.slots import FAILURE, RUN
@@ -68,7 +69,7 @@ def write_results(study: optuna.Study, search: SearchOptions) -> None:
         table = study.trials_dataframe(
             attrs=("number", "value", "state", "duration", "params", "user_attrs")
         )
-        write_text(search.folder / "trials.csv", spreadsheet_csv(table))
+        write_summed(search.folder / "trials.csv", spreadsheet_csv(table))
         _write_plotly(search.folder / PLOTLY)
         for name, draw in (_pictures(study) if best_trials(study, 1) else {}).items():
             try:

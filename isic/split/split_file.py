@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from isic.checksums import holds, sum_file, sum_line
+from isic.checksums import holds, sum_file
 from isic.errors import DataError, first_five
+from isic.files import write_summed
 from isic.index.folder.read import read_cells as csv_cells
-from isic.runs import write_text
 
 COLUMNS = ["image_id", "group", "fold"]
 NEVER, TRAINS, HELD_OUT = -1, -2, -3
@@ -61,9 +61,7 @@ def write_split(path: Path, rows: pd.DataFrame, fold: pd.Series, group: pd.Serie
         }
     ).sort_values("image_id")
     text = frame.to_csv(index=False, lineterminator="\n")
-    # The checksum comes first: a split without one counts as made by an earlier version.
-    write_text(sum_file(path), sum_line(path, text.encode()))
-    write_text(path, text)
+    write_summed(path, text)
 
 
 def refuse_changed(path: Path, rows: pd.DataFrame, *, whole: bool = True) -> None:

@@ -14,12 +14,13 @@ from isic.checksums import read_json
 from isic.config.inference import applied_index
 from isic.config.paths import located_data
 from isic.errors import ConfigError, DataError
+from isic.files import write_summed
 from isic.index.folder.files import image_names, safe_ids
 from isic.index.schema import Index, index_hash
 from isic.predictions import read_predictions
 from isic.predictions.pseudo import confident, pseudo_rows
 from isic.prepare import open_index
-from isic.runs import read_config, write_text
+from isic.runs import read_config
 from isic.streams import show
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def pseudo(cfg: DictConfig) -> str:
     run = str(predicted.frame.attrs["run"])
     rows = pseudo_rows(chosen, images, folder=root, run=run, weight=cfg.weight)
     path = Path(cfg.output or folder / "pseudo.csv").absolute()
-    write_text(path, rows.to_csv(index=False, lineterminator="\n"))
+    write_summed(path, rows.to_csv(index=False, lineterminator="\n"))
     counts = chosen["label"].value_counts().to_dict()
     log.info("%d of %d rows: %s", len(chosen), len(predicted.frame), counts)
     show(f"written: train.py data.extra={path}")

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from isic.assemble import assemble_run
+from isic.checksums import check_sum
 from isic.config.paths import located_data
 from isic.errors import UNREADABLE, ConfigError, IsicError, one_line
 from isic.predictions import read_score
@@ -58,6 +59,7 @@ def _study_line(file: Path) -> str:
     if not table.exists():
         return f"study {name}: no worker has ended; its trials are under {file.parent}"
     metrics = read_config(file)["metrics"]
+    check_sum(table)
     trials = pd.read_csv(table)
     done = trials["value"][trials["state"] == "COMPLETE"]
     best = done.max() if metrics["mode"] == "max" else done.min()
