@@ -66,7 +66,7 @@ def _decoded(data: bytes, max_pixels: int) -> tuple[ImageFacts, Pixels | None]:
         return ImageFacts(0, 0, len(data), name, str(error) or "does not decode"), None
     height, width = image.shape[:2]
     if name == "JPEG":  # others are never reduced
-        with suppress(ValueError):  # one that Pillow alone can read, at full size
+        with suppress(ValueError, KeyError):  # one that Pillow alone can read, at full size
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
     return ImageFacts(width, height, len(data), name, note=note), image
 
