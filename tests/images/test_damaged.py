@@ -127,7 +127,7 @@ def test_subsamplings_that_simplejpeg_does_not_know_are_examined_too(mode):
         at = data.index(b"\xff\xc0") + 11
         data = data[:at] + b"\x14" + data[at + 1 :]
     with pytest.raises((KeyError, ValueError)):
-        simplejpeg.decode_jpeg(data)
+        simplejpeg.decode_jpeg_header(data)
     assert fault(data) == ""
     assert image_facts(data)[:5] == (128, 128, len(data), "JPEG", "")
     assert "premature end" in fault(half(data, np.random.default_rng(0)))
