@@ -149,10 +149,13 @@ class MetadataEncoder:
             for group, columns in self.groups.items()
         }
         nothing = pd.DataFrame({name: [None] for name in self.columns})
-        return {"groups": positions, "absent": self.encode(nothing)[0].tolist()}
+        return {"groups": positions, "absent": self._encoded(nothing)[0].tolist()}
 
     def encode(self, rows: pd.DataFrame) -> Features:
-        """Features (N, M); a column that the table lacks is missing in every row, and logged.
+        """Features (N, M); a column that says nothing of any row here is logged.
+
+        One that the table lacks, or that has no value, is missing in every row; texts of which none
+        was among the training rows' are all unknown.
 
         Raises:
             DataError: Text in a numeric column.
@@ -160,6 +163,20 @@ class MetadataEncoder:
         absent = [name for name in self.columns if name not in rows]
         if absent:
             log.warning("metadata: no column %s; taken as missing", first_five(absent))
+        empty = [name for name in self.columns if name in rows and rows[name].isna().all()]
+        if empty and len(rows):
+            log.warning("metadata: no value in %s; taken as missing", first_five(empty))
+        for name, values in self.categories.items():
+            known = rows[name].dropna().astype(str).unique() if name in rows else ()
+            if values and len(known) and not {*known} & {*values}:
+                log.warning(
+                    "metadata: no value of %s is one that training rows had: got %s, known are %s; "
+                    "taken as unknown",
+                    *(name, first_five(sorted(known)), first_five(values)),
+                )
+        return self._encoded(rows)
+
+    def _encoded(self, rows: pd.DataFrame) -> Features:
         table = rows.reindex(columns=list(self.columns))
         parts = [
             self._encode_number(table[name], name)

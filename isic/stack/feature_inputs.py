@@ -158,6 +158,13 @@ def applied_inputs(
             "no row has a value in %s, which features are made of: what they say is missing",
             first_five(empty),
         )
+    for column, texts in _categories(states).items():
+        known = rows[column].dropna().astype(str) if column in rows else pd.Series(dtype=str)
+        if len(known) and not known.isin(texts).any():
+            log.warning(
+                "no value of %s is one that training rows had: got %s, known are %s; all unknown",
+                *(column, first_five(sorted(known.unique())), first_five(texts)),
+            )
     fixed, learned = split_families(families)
     shared = _made(fixed, rows, {}, info, None)
     inputs: dict[Fold, FoldInputs] = {}
@@ -166,6 +173,16 @@ def applied_inputs(
         source = laid_out([t for t in (shared, own) if t is not None])
         inputs[fold] = keep(source, columns[str(fold)])
     return inputs
+
+
+def _categories(states: Mapping[Fold, States]) -> dict[str, list[str]]:
+    """The texts that the families of each fold learned, by column."""
+    found: dict[str, list[str]] = {}
+    for of_fold in states.values():
+        for state in of_fold.values():
+            for column, texts in state.get("categories", {}).items():
+                found[column] = sorted({*found.get(column, ()), *texts})
+    return found
 
 
 def laid_out(tables: Sequence[FeatureTable]) -> FoldInputs:

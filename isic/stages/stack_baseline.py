@@ -60,12 +60,17 @@ def worse_than_inputs(request: Request, alone: Mapping[str, Any]) -> list[str]:
     sign = -1.0 if least else 1.0
     if sign * entry["difference"] >= 0:
         return []
+    instead = (
+        "stacker=rank_average features=[image_scores]"
+        if entry["of"] == RANKS
+        else "predict.py ckpt=[runs/NAME,...] combine=mean"
+    )
     sure = max(sign * entry["low"], sign * entry["high"]) < 0
     return [
         f"the stack is {'worse' if sure else 'no better'} than the {entry['of']} of its inputs: "
         f"{name} lower by {abs(entry['difference']):.4f} "
-        f"[{entry['low']:.4f}, {entry['high']:.4f}]; take that (stacker=rank_average "
-        "features=[image_scores]), or features that say more"
+        f"[{entry['low']:.4f}, {entry['high']:.4f}]; take that ({instead}), or features that say "
+        "more"
     ]
 
 

@@ -233,6 +233,8 @@ def _fold_aucs(
     labelled = np.flatnonzero((number == fold) & (samples.target >= 0))
     rows = alike(labelled, samples.target[labelled], most=N_ROWS, seed=seed)
     target, matrix = samples.target[rows], source.take(rows)
+    if len(np.unique(target)) < 2:
+        return [np.nan] * (1 + 2 * len(keys))
     models = [m for t, m in result.models.items() if (t.fold, t.seed) == (fold, seed)]
     rng = np.random.default_rng(seed)
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from isic.errors import first_five
 from isic.features.family import Family
 from isic.features.image_scores import (
     ScoreColumn,
@@ -82,6 +83,11 @@ def stack_rows(request: Request) -> tuple[pd.DataFrame, Samples]:
         rows["status"] = input_status(rows["image_id"], runs.tables)
         # of a row that no run could read a stacker would learn what a missing score says
         trains, lack = validates & (rows["status"] == "ok").to_numpy(), "no score"
+        if unread := (rows["image_id"][validates & ~trains]).tolist():
+            log.warning(
+                "%d rows that no run could read train nothing, and keep their status: %s",
+                *(len(unread), first_five(unread)),
+            )
     else:
         rows["status"] = "ok"  # of features that need no image
         whole = _whole_rows(request.families, rows, validates)

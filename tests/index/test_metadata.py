@@ -1,6 +1,7 @@
 """Metadata -> features: agreement with scikit-learn, what is missing or unseen, what is refused."""
 
 import json
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -199,3 +200,15 @@ def test_nullable_and_boolean_columns():
         *("sex=female", "sex=male", "sex=(unknown)"),
     ]
     assert encoder.encode(rows)[1].tolist() == [0, 1, 0, 0, 1, 0, 0, 1]
+
+
+def test_columns_that_say_nothing_of_new_rows_are_logged(train, caplog):
+    encoder = fitted(train)
+    with caplog.at_level(logging.WARNING):
+        encoder.encode(train)
+        _ = encoder.layout
+    assert "metadata:" not in caplog.text
+    with caplog.at_level(logging.WARNING):
+        encoder.encode(train.assign(age=np.nan, sex=train["sex"].str[:1].str.upper()))
+    assert "metadata: no value in age; taken as missing" in caplog.text
+    assert "no value of sex is one that training rows had: got F, M, known are" in caplog.text

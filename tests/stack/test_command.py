@@ -288,6 +288,13 @@ def test_a_column_without_values_in_new_rows_is_said(
     families = families_of(stack.about["families"])
     applied_inputs(families, rows, stack.states, stack.about["columns"], info=index.info)
     assert "no row has a value in tbp_lv_H, which features are made of" in caplog.text
+    sexes = {"metadata": {"columns": ["sex"], "categories": {"sex": ["female", "male"]}}}
+    one = families_of({"metadata": {"_target_": "isic.features.metadata.Metadata"}})
+    other = rows.assign(sex="M")
+    names = {"0": ["sex_female", "sex_male", "sex_unknown"]}
+    inputs = applied_inputs(one, other, {0: sexes}, names, info=index.info)
+    assert "no value of sex is one that training rows had: got M, known are female" in caplog.text
+    assert inputs[0].take(slice(None))[:, 2].all()
 
 
 def test_extra_rows_without_the_measures_of_all_others_train_no_table_stack(
