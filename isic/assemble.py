@@ -26,6 +26,7 @@ from isic.predictions import (
 )
 from isic.predictions.fitted import decided, fit_to, nested_chance, nested_decided
 from isic.predictions.submission import find_sample, sample_ids
+from isic.predictions.table import TARGET
 from isic.predictions.temperature import calibration_report
 from isic.predictions.thresholds import cuts_at_half
 from isic.report.curves import write_curves
@@ -49,6 +50,7 @@ def score_predictions(
 def with_targets(frame: pd.DataFrame, index: Index) -> pd.DataFrame:
     """Predictions with the `target` and `patient_id` of the index, in their order."""
     truth = index.table[["image_id", "target", "patient_id"]]
+    frame = frame.drop(columns=TARGET, errors="ignore")
     return frame.merge(truth, on="image_id", how="left", validate="one_to_one")
 
 

@@ -115,8 +115,25 @@ def log_result(run: Any, folder: Path, result: Mapping[str, Any]) -> None:
         if charts:
             run.log(charts)
         if (folder / "oof.parquet").exists():
-            copy = shutil.copy(folder / "oof.parquet", run.dir)  # a link ends where a run is moved
+            copy = _without_names(folder / "oof.parquet", Path(run.dir))
             run.save(str(copy), base_path=run.dir, policy="now")
+
+
+def _without_names(predictions: Path, folder: Path) -> Path:
+    """A copy of a predictions table that may leave this machine: names of files stay here.
+
+    A copy and no link, which would end where a run is moved.
+    """
+    import pyarrow.parquet as pq
+
+    columns, copy = pq.read_schema(predictions).names, folder / predictions.name
+    kept = [c for c in columns if c != "image" and (c == "image_id" or c[:6] != "image_")]
+    if kept == columns:  # of an earlier version
+        return Path(shutil.copy(predictions, copy))
+    table = pq.read_table(predictions, columns=kept)
+    about = {k: v for k, v in (table.schema.metadata or {}).items() if k != b"checksum"}
+    pq.write_table(table.replace_schema_metadata(about), copy, compression="zstd")
+    return copy
 
 
 @contextmanager

@@ -44,6 +44,7 @@ from isic.files import overwrites
 from isic.index.schema import index_hash
 from isic.outputs import output_folder
 from isic.predictions import write_predictions, write_score
+from isic.predictions.table import TARGET
 from isic.runs import RunFolder
 from isic.training.callbacks import Stopwatch, stopped_early
 from isic.training.checkpoint import load_weights, read, remove_litter
@@ -244,6 +245,7 @@ def _predict_held_out(
     frame = predict_rows(trainer, classifier, data, rows, held_out, fold=config["fold"])
     if not trainer.is_global_zero:
         return {}
+    frame[TARGET] = rows.table["target"].iloc[held_out].to_numpy()
     write_predictions(folder.path / "oof.parquet", frame, **_attributes(config, data))
     if (config["logger"]["wandb"] or {}).get("images"):
         log_mistakes(trainer.loggers, rows, frame)

@@ -21,6 +21,7 @@ from isic.engine.build import build_data
 from isic.errors import CheckpointError, DataError
 from isic.index.metadata import MetadataEncoder
 from isic.index.schema import refuse_untrained, sample_rows
+from isic.predictions.origin import with_images
 from isic.predictions.table import ENERGY
 from isic.predictions.unknown import UNKNOWN
 from isic.prepare import Rows, has_images
@@ -235,6 +236,8 @@ def predict_rows(
     frame["fold"] = fold
     frame["split"] = table["split"].to_numpy()
     frame["status"] = np.array(["ok", "unreadable", "missing"])[rows.status[positions]]
+    seen = data.views or data.index.info.views[:1]
+    frame = with_images(frame, table, data.index, views=seen)
     for i, name in enumerate(classifier.classes):
         frame[f"prob_{name}"] = probs[:, i]
     if UNKNOWN in classifier.classes:

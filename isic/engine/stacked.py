@@ -32,6 +32,7 @@ from isic.identity import read_config
 from isic.index.schema import Index, sample_rows
 from isic.predictions import ensemble, read_predictions
 from isic.predictions.fitted import Fitted
+from isic.predictions.origin import with_images
 from isic.predictions.table import prob_columns
 from isic.prepare import open_index
 from isic.stack.feature_inputs import applied_inputs
@@ -209,6 +210,7 @@ def predict_parts(
     probs = stack.predict(inputs, n_jobs=len(os.sched_getaffinity(0)))
     frame = rows[["image_id", "lesion_id", "split"]].copy()
     frame["fold"], frame["status"] = -2, status
+    frame = with_images(frame, rows, archive.index)
     readable = (status == "ok")[:, None]
     frame[prob_columns(stack.about["classes"])] = np.where(readable, np.clip(probs, 0, 1), np.nan)
     return frame

@@ -17,7 +17,15 @@ import pandas as pd
 
 from isic.checksums import BLANK, Damaged, check, fill_in
 from isic.errors import DataError, first_five
-from isic.predictions.table import COLUMNS, ENERGY, check_predictions, classes_of, prob_columns
+from isic.predictions.table import (
+    COLUMNS,
+    ENERGY,
+    TARGET,
+    check_predictions,
+    classes_of,
+    image_columns,
+    prob_columns,
+)
 from isic.runs import whole_file
 
 METADATA = b"isic"  # key of the parquet file's metadata, JSON inside
@@ -48,10 +56,11 @@ def write_predictions(
     check_predictions(frame)
     classes = classes_of(frame)
     numbers = [*prob_columns(classes), *([ENERGY] if ENERGY in frame else [])]
-    plain = frame[[*COLUMNS, *numbers]].astype(
+    images, target = image_columns(frame), [TARGET] if TARGET in frame else []
+    plain = frame[[*COLUMNS, *images, *target, *numbers]].astype(
         {
-            **dict.fromkeys(TEXT, "string"),
-            "fold": "Int64",
+            **dict.fromkeys([*TEXT, *images], "string"),
+            **dict.fromkeys(["fold", *target], "Int64"),
             **dict.fromkeys(numbers, "float64"),
         }
     )
@@ -91,7 +100,8 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
     stored = (table.schema.metadata or {}).get(METADATA)
     if stored is None:
         raise DataError(f"{path} is no predictions file: its metadata has no 'isic' entry")
-    frame: pd.DataFrame = table.to_pandas().astype({"fold": "Int64"})
+    frame: pd.DataFrame = table.to_pandas()
+    frame = frame.astype({c: "Int64" for c in ("fold", TARGET) if c in frame})
     about = json.loads(stored)
     frame.attrs = {**about, "classes": tuple(about["classes"]), "path": str(path)}
     return frame

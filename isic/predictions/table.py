@@ -1,8 +1,11 @@
 """The predictions table: its columns, its rules, and the way to its probabilities.
 
-One row per image: `image_id, lesion_id, fold, split, status, prob_<class>...`, two probabilities
-when binary. `fold` is missing for test rows. `status` is `ok`, `unreadable` (there is a file, but
-it does not decode) or `missing` (there is none); only `ok` rows have probabilities, others NaN.
+One row per image: `image_id, lesion_id, fold, split, status, image, prob_<class>...`, two
+probabilities when binary. `fold` is missing for test rows. `image`, and `image_<view>` where
+several views were seen, say which files these were (`isic.predictions.origin`); out-of-fold tables
+hold `target`, the class number. Tables of earlier versions lack both. `status` is `ok`,
+`unreadable` (there is a file, but it does not decode) or `missing` (there is none); only `ok` rows
+have probabilities, others NaN.
 The trap: leaving unreadable images out of a score makes it rosier than a submission would be;
 `with_fallback` gives them the mean of the readable ones for both. Missing ones, which a user chose
 to do without (`data.missing_images=drop`), are not scored.
@@ -23,6 +26,7 @@ log = logging.getLogger(__name__)
 COLUMNS = ("image_id", "lesion_id", "fold", "split", "status")
 STATUSES = ("ok", "unreadable", "missing")
 PREFIX = "prob_"
+TARGET = "target"  # optional, as is each column of `image_columns`
 ENERGY = "energy"  # optional: what an unknown class is scored by, see isic.predictions.unknown
 Floats = npt.NDArray[np.float64]
 
@@ -30,6 +34,11 @@ Floats = npt.NDArray[np.float64]
 def prob_columns(classes: Iterable[str]) -> list[str]:
     """Names of the probability columns."""
     return [f"{PREFIX}{name}" for name in classes]
+
+
+def image_columns(frame: pd.DataFrame) -> list[str]:
+    """Names of the columns that say which files were seen; none in an old table."""
+    return [c for c in frame.columns if c == "image" or c.startswith("image_") and c != "image_id"]
 
 
 def classes_of(frame: pd.DataFrame) -> tuple[str, ...]:

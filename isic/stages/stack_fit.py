@@ -33,6 +33,8 @@ from isic.index.in_test import differences
 from isic.index.schema import index_hash
 from isic.predictions import read_predictions, score, write_predictions, write_score
 from isic.predictions.fitted import fit_to
+from isic.predictions.origin import with_images
+from isic.predictions.table import TARGET
 from isic.report.importance import write_importance
 from isic.runs import write_text
 from isic.split.split_file import HELD_OUT
@@ -165,9 +167,12 @@ def _write_predictions(
     }
     held_out = (rows["fold"] >= 0).to_numpy()
     frame = predictions(rows[held_out], result.oof[held_out], classes)
+    frame = with_images(frame, rows[held_out], request.index)
+    frame[TARGET] = rows["target"][held_out].to_numpy()
     write_predictions(folder / "oof.parquet", frame, **about)
     if result.test is not None:
         frame = predictions(rows.iloc[test_rows], result.test, classes)
+        frame = with_images(frame, rows.iloc[test_rows], request.index)
         write_predictions(folder / "test.parquet", frame, **about)
         submit(folder / "submission.csv", frame, request.index)
         log.info("submission: %s", folder / "submission.csv")
