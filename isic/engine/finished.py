@@ -79,7 +79,9 @@ def finished_line(
         if not folder.finished:  # thrown away while this waited
             return None
         say_when(folder)
-        return last_lines(config, folder, archive)
+        line = last_lines(config, folder, archive)
+    say_how_to_sync(folder)
+    return line
 
 
 def _runs(config: Mapping[str, Any]) -> Path:
@@ -183,7 +185,6 @@ def last_lines(config: Mapping[str, Any], folder: RunFolder, data: Described) ->
         predicted = read_predictions(folder.path / "test.parquet")
         submit(folder.path / "submission.csv", predicted, data.index)
         log.info("submission: %s", folder.path / "submission.csv")
-    say_how_to_sync(folder)
     return line
 
 
@@ -202,6 +203,9 @@ def result_line(result: Mapping[str, Any]) -> str:
 
 
 def say_how_to_sync(folder: RunFolder) -> None:
-    """The command that sends what W&B kept on this disk and no process sends already."""
+    """The command that sends what W&B kept on this disk and no process sends already.
+
+    Not while the run's lock is held: a run that is locked is being written.
+    """
     if kept(folder.path) and os.environ.get("WANDB_MODE") != "online":
         log.info("W&B is offline; python -m isic sync sends its runs")

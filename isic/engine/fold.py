@@ -26,13 +26,12 @@ from isic.engine.build import (
 )
 from isic.engine.cautions import cautions, seen_by_weights
 from isic.engine.content import run_content
-from isic.engine.finished import build_metrics, last_lines, say_when
+from isic.engine.finished import build_metrics, last_lines, say_how_to_sync, say_when
 from isic.engine.inference import predict_rows
 from isic.engine.launch import check_ranks, is_launched, is_relaunched, rank, relaunch
 from isic.engine.resume import (
-    go_on_in_batches,
+    go_on,
     is_trained,
-    keep_input,
     on_edited_code,
     readable,
 )
@@ -79,8 +78,7 @@ def fit_fold(
     folder = RunFolder(run / f"fold{config['fold']}")
     options: TrainerOptions = instantiate(config["trainer"])
     today = today or Composition.kept(config)
-    stored = run.glob("fold*/config.yaml")
-    settle(config, content, data.index.info, stored=stored, today=today)
+    settle(config, content, data.index.info, stored=run.glob("fold*/config.yaml"), today=today)
     check_ranks(options.n_devices, options.num_nodes)
     leads = rank() == 0 and not is_relaunched()
     _refuse_overwrite_of_ranks(config, folder)
@@ -98,8 +96,7 @@ def fit_fold(
                 defaults=today.defaults if today else None,
                 trained=partial(is_trained, config, folder.path),
             )
-        go_on_in_batches(config, data, folder)
-        keep_input(config, data, folder)
+        go_on(config, data, folder)
         if folder.finished:
             say_when(folder)
         else:
@@ -112,7 +109,10 @@ def fit_fold(
                 relaunch(config, folder.path, n_devices=options.n_devices)
             else:
                 _train(config, data, folder, options)
-        return last_lines(config, folder, data) if leads else ""
+        line = last_lines(config, folder, data) if leads else ""
+    if leads:
+        say_how_to_sync(folder)
+    return line
 
 
 def _refuse_overwrite_of_ranks(config: Mapping[str, Any], folder: RunFolder) -> None:

@@ -22,7 +22,13 @@ from isic.training.checkpoint import read
 log = logging.getLogger(__name__)
 
 
-def go_on_in_batches(config: Mapping[str, Any], data: LesionDataModule, folder: RunFolder) -> None:
+def go_on(config: dict[str, Any], data: LesionDataModule, folder: RunFolder) -> None:
+    """Keep what a run began with and a config does not say: its epochs, its network's input."""
+    _keep_epochs(config, data, folder)
+    _keep_input(config, data, folder)
+
+
+def _keep_epochs(config: Mapping[str, Any], data: LesionDataModule, folder: RunFolder) -> None:
     """Keep the epochs of a run that goes on in batches of another size, and say what differs."""
     try:
         begun = read_config(folder.config_file)
@@ -39,7 +45,7 @@ def go_on_in_batches(config: Mapping[str, Any], data: LesionDataModule, folder: 
     )
 
 
-def keep_input(config: dict[str, Any], data: LesionDataModule, folder: RunFolder) -> None:
+def _keep_input(config: dict[str, Any], data: LesionDataModule, folder: RunFolder) -> None:
     """Go on with the image size, mean and std that a run began with under a former name of timm's.
 
     Before such names were understood, they stood for 224 px and ImageNet's mean and deviation.
