@@ -30,6 +30,7 @@ from isic.workers import TIMEOUT, worker_timeout
 
 log = logging.getLogger(__name__)
 
+STOPPED = 10.0  # seconds in which torch may take down processes that were killed
 _ON_DISK = "What was finished is on disk: the same command goes on from there."
 
 
@@ -72,7 +73,11 @@ class BatchLoader(DataLoader[Any]):
             for process in getattr(iterator, "_workers", ()):
                 with suppress(OSError):
                     os.kill(process.pid, signal.SIGKILL)
-            getattr(iterator, "_shutdown_workers", lambda: None)()
+            # in a thread: it waits without end for one that reads half a message of a killed worker
+            stop = getattr(iterator, "_shutdown_workers", lambda: None)
+            thread = threading.Thread(target=stop, daemon=True)
+            thread.start()
+            thread.join(STOPPED)
         finally:
             if in_main:
                 signal.signal(signal.SIGCHLD, before)
