@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 
 from isic.data.seeds import Bits, sample_seeds, view_seeds
 from isic.data.transforms import Transform
+from isic.errors import DataError
 from isic.images.decode import ImageError, Pixels, decode
 from isic.images.packfile import OK, Pack
 
@@ -183,8 +184,8 @@ class LesionDataset(Dataset[Batch]):
                 return pack.pixels_of(row)
             raise ImageError(pack.reason(row))
         except ImageError as error:
-            # A plain RuntimeError: a worker's exception must unpickle, or the loader hangs.
-            raise RuntimeError(
+            # One string: a worker's exception must unpickle, or its batch is waited for in vain.
+            raise DataError(
                 f"cannot decode {pack.name(row)} (pack row {row}): {error}; "
                 "see data.on_bad_image, or download it again"
             ) from None

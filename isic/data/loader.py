@@ -38,7 +38,8 @@ class BatchLoader(DataLoader[Any]):
     """A loader whose processes cannot keep their consumer waiting for ever.
 
     Raises:
-        IsicError: While iterating: a process was killed, or gave no batch for `timeout` seconds.
+        IsicError: While iterating: a process was killed, or gave no batch for `timeout` seconds;
+            or what it raised itself, in its words.
     """
 
     def __iter__(self) -> Any:
@@ -53,6 +54,8 @@ class BatchLoader(DataLoader[Any]):
         _RUNNING.add(self)
         try:
             yield from super().__iter__()
+        except IsicError as error:
+            raise type(error)(_own_words(error)) from None
         except (RuntimeError, OSError) as error:
             workers = getattr(self._iterator, "_workers", ())
             ended = {p.pid: p.exitcode for p in workers if p.exitcode}
@@ -90,6 +93,14 @@ def end_processes() -> None:
     """Kill the processes of every loader, after one of them has failed."""
     for running in list(_RUNNING):
         running.end()
+
+
+def _own_words(error: IsicError) -> str:
+    """What an error of a loader process says, without the trace that torch puts around it."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    return text.rpartition(f"{type(error).__name__}: ")[2].strip()
 
 
 def worker_failure(error: BaseException, ended: Mapping[int, int] | None = None) -> str:

@@ -15,6 +15,7 @@ from isic.data.dataset import BufferRing, LesionDataset
 from isic.data.sampler import SequentialBatches, ShuffledBatches
 from isic.data.seeds import sample_seeds
 from isic.data.transforms import AlbumentationsPipeline, FastAugment, Resize
+from isic.errors import DataError
 from isic.images.decode import decode, fit
 from isic.images.pack import build_pack
 
@@ -218,7 +219,7 @@ def test_a_broken_image_met_at_run_time_is_named(tmp_path, pack, workers, pixels
     sampler = SequentialBatches(data.target, batch_size=2)
     loader = DataLoader(data, sampler=sampler, batch_size=None, num_workers=workers)
     batches = iter(loader)
-    with pytest.raises(RuntimeError, match=r"cannot decode bad\.jpg \(pack row 1\)"):
+    with pytest.raises(DataError, match=r"cannot decode bad\.jpg \(pack row 1\)"):
         next(batches)
     if workers:
         batches._shutdown_workers()  # left to the garbage collector it waits for five seconds

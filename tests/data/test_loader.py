@@ -14,7 +14,8 @@ import torch
 from isic.data import loader
 from isic.data.carrier import SMALL, Carrier
 from isic.data.loader import BatchLoader, worker_failure
-from isic.errors import ConfigError, IsicError
+from isic.errors import ConfigError, DataError, IsicError
+from isic.images.decode import ImageError
 from isic.training.failures import memory_explained
 from isic.workers import TIMEOUT, worker_timeout
 
@@ -161,3 +162,17 @@ def test_two_loaders_at_once_do_not_share_slots(data32):
     for a, b in zip(one, two, strict=True):
         assert alike(a, b)
         assert not np.shares_memory(a["image"].numpy(), b["image"].numpy())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_does_not_decode_is_one_sentence(data32, monkeypatch, workers):
+    def refused(*_, **__):
+        raise ImageError("truncated")
+
+    monkeypatch.setattr("isic.data.dataset.decode", refused)
+    with pytest.raises(DataError) as caught:
+        list(data32(num_workers=workers).train_dataloader())
+    text = str(caught.value)
+    assert text.startswith("cannot decode ")
+    assert "truncated" in text
+    assert "\n" not in text
