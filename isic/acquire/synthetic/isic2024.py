@@ -154,7 +154,11 @@ def _write_images(
     # One bank for train and test: textures are the camera's, not the split's.
     tiles = jpeg_tiles(lesions.frame, bank=make_bank(arguments["seed"]), seed=seeds[1], sides=sides)
     part = path.with_name(f".{path.name}.part")
-    with h5py.File(part, "w") as file, Progress(f"writing {path.name}", total=len(ids)) as bar:
+    # nobody else knows this name: no lock is needed, and some file systems have none
+    with (
+        h5py.File(part, "w", locking=False) as file,
+        Progress(f"writing {path.name}", total=len(ids)) as bar,
+    ):
         for name, data in zip(ids.tolist(), tiles, strict=True):
             file.create_dataset(name, data=np.bytes_(data))
             bar.advance(1)
