@@ -25,6 +25,7 @@ from isic.predictions import (
     write_submission,
 )
 from isic.predictions.fitted import decided, fit_to, nested_chance, nested_decided
+from isic.predictions.scorecard import SELECTED, TOOK
 from isic.predictions.submission import find_sample, sample_ids
 from isic.predictions.table import TARGET
 from isic.predictions.temperature import calibration_report
@@ -143,7 +144,7 @@ def _assemble(
     labelled = with_targets(frame, index)
     fit_to(frame, labelled["target"]).write(run)
     result["calibration"] = calibration(labelled)
-    scores = [read_score(fold / "score.json") for fold in folds]
+    scores = [read_score(fold / "score.json", also=SELECTED | TOOK) for fold in folds]
     result |= {
         "folds": len(folds),
         "seconds": sum(s["seconds"] for s in scores),

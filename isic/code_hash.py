@@ -70,8 +70,10 @@ def edited_since(stored: Mapping[str, Any]) -> list[str]:
 
     Configs of earlier versions name no code, those that are nowhere now are said elsewhere.
     """
-    then: Mapping[str, str] = stored.get(CODE) or {}
-    return [name for name, code in then.items() if target_hash(name) not in (code, None)]
+    then = stored.get(CODE)
+    if not isinstance(then, Mapping):  # another program's, or somebody's edit
+        return []
+    return [name for name, code in then.items() if target_hash(str(name)) not in (code, None)]
 
 
 def warn_edited(what: Path, stored: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ what fits their keys best.
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,9 @@ class Composition:
 
     def defaults(self, stored: Mapping[str, Any]) -> Flat | None:
         """Return today's flat defaults for what a stored config was composed of, if any."""
-        kept = (stored.get(COMPOSITION) or {}).get("choices")
-        if kept is not None:
-            return self._defaults(kept)
+        composed = stored.get(COMPOSITION)
+        if isinstance(composed, Mapping) and isinstance(composed.get("choices"), Mapping):
+            return self._defaults(composed["choices"])
         choices = self._fitting(stored)
         now = self._defaults(choices)
         several = [g for g, option in choices.items() if isinstance(option, list)]
@@ -119,6 +120,8 @@ class Composition:
     def _compose(self, choices: Mapping[str, Any], kept_null: bool) -> Flat | None:
         overrides = []
         for group, option in choices.items():
+            if not _plain_choice(group, option):
+                return None
             if option is not None:
                 options = f"[{','.join(option)}]" if isinstance(option, list) else option
                 overrides.append(f"{group}={options}")
@@ -131,6 +134,17 @@ class Composition:
             if option is None:
                 config[KEY_OF.get(group, group)] = None
         return flatten(config) if kept_null else identity(config)
+
+
+def _plain_choice(group: str, option: Any) -> bool:
+    """Whether a choice, which a stored config may state, is names alone.
+
+    Hydra's grammar would take more: a file elsewhere, a search path, several overrides in one.
+    """
+    named = [group, *(option if isinstance(option, list) else [option] if option else [])]
+    return all(isinstance(n, str) and re.fullmatch(r"\w[\w-]*(\.\w+)*", n) for n in named) and (
+        "." not in group
+    )
 
 
 def _options(group: str) -> list[str]:

@@ -30,7 +30,7 @@ PREDICTED_WITH = "prediction_batch_size"  # in a stored config, where the predic
 BATCH, ACCUMULATE = "data.batch_size", "trainer.accumulate_grad_batches"
 
 NEUTRAL = (
-    "name fold overwrite paths logger callbacks.progress n_jobs on_leak "
+    "name fold overwrite trust paths logger callbacks.progress n_jobs on_leak "
     "data.root data.num_workers data.on_bad_image distill.teacher "
     "trainer.accelerator trainer.devices trainer.num_nodes trainer.precision trainer.compile "
     "trainer.channels_last trainer.deterministic"

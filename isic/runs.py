@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from isic.checksums import read_json, sealed_yaml
+from isic.checksums import sealed_yaml
 from isic.errors import ConfigError
 from isic.files import PREFIX, file_lock, waiting_lock, whole_file, write_text
 from isic.identity import (
@@ -74,11 +74,6 @@ class RunFolder:
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write `config.yaml` with its checksum."""
         write_text(self.config_file, sealed_yaml(yaml.safe_dump(dict(config), sort_keys=False)))
-
-    def score(self) -> dict[str, Any]:
-        """The contents of `score.json`."""
-        score: dict[str, Any] = read_json(self.score_file)
-        return score
 
     def claim(
         self,

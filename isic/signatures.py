@@ -1,15 +1,14 @@
 """Every `_target_` of a config is bound to its signature before any data is touched."""
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
+from isic.config.targets import SUPPLIED, locate
 from isic.errors import ConfigError
 
-SUPPLIED = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 PLAIN = {
     float: "a number",
     int: "a whole number",
@@ -33,15 +32,6 @@ def check_signatures(config: Any, path: str = "") -> None:
     elif isinstance(config, list):
         for i, value in enumerate(config):
             check_signatures(value, f"{path}.{i}")
-
-
-def locate(name: str) -> Any:
-    """`package.module.attribute` as an object."""
-    module, _, attribute = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"_target_: {name} cannot be imported: {error}") from None
 
 
 def _check_node(node: Mapping[str, Any], path: str) -> None:

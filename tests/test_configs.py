@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from isic.cli import CONF
 from isic.config import SCHEMAS
+from isic.config.targets import locate
 from isic.errors import ConfigError
 from isic.runs import RunFolder, run_name
-from isic.signatures import check_signatures, locate
+from isic.signatures import check_signatures
 from tests.archives import TINY
 
 FILES = sorted(CONF.rglob("*.yaml"))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from isic.checksums import KEY
 from isic.predictions import read_predictions, write_predictions
 from tests.commands import ForkServer
 
@@ -95,9 +96,10 @@ def test_a_manifest_of_other_code_is_refused(commands, base, tmp_path) -> None:
     path = runs / "s" / "stack.json"
     about = json.loads(path.read_text())
     about["families"]["clusters"] = {"_target_": "os.system", "command": "true"}
-    path.write_text(json.dumps(about))
+    path.write_text(json.dumps({k: v for k, v in about.items() if k != KEY}))
     code, text = predicted(commands, runs, "stack=s")
-    assert code == 2 and "clusters is os.system, not of this package" in text
+    assert code == 4 and "families.clusters: expected a feature family" in text
+    assert "got os.system" in text and "trust=true lets it" in text
 
 
 @pytest.mark.parametrize(

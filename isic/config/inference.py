@@ -51,7 +51,7 @@ class PredictConfig:
         `argmax` one class a row, `none` the probabilities.
     unknown: Column UNK of the submission, where no training row has that class: `max_prob`,
         `energy`, or `none`, what the network says.
-    trust: Load a checkpoint whose network class is not of this package.
+    trust: Run code that only a checkpoint or a stack names; false = what is stored is data.
     output: Folder to write to; null means one of its own under `<runs>/predictions/`.
     """
 
@@ -88,6 +88,7 @@ class PseudoConfig:
     classes: Labels to take; null = all.
     max_per_class: The most confident of each label; null = all.
     weight: Of each row's loss.
+    trust: Run code that only the run's config names; false = what is stored is data.
     output: The CSV; null means `pseudo.csv` beside the predictions.
     """
 
@@ -96,6 +97,7 @@ class PseudoConfig:
     classes: Any = None
     max_per_class: int | None = None
     weight: float = 1.0
+    trust: bool = False
     output: str | None = None
     data: PseudoDataConfig = field(default_factory=PseudoDataConfig)
     paths: Any = MISSING

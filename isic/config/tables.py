@@ -68,10 +68,13 @@ class RunsConfig:
     """`python -m isic runs`: every run, best score first.
 
     clean: `show` what finished runs hold that no score needs, `delete` it, or null.
+    trust: Run code that only a run's config names, where its folds are put together; false = what
+        is stored is data.
     """
 
     paths: Any = MISSING
     clean: str | None = None
+    trust: bool = False
 
 
 @dataclass

@@ -15,6 +15,7 @@ class TrainConfig:
     name: Run name; null means `<data>-<model>-<hash of the config>`.
     evaluate: Which epoch's weights are scored: `last` (fixed schedule) or `best` (optimistic).
     overwrite: Throw away what stands under the same name and fold.
+    trust: Run code that only a teacher's checkpoint names; false = what is stored is data.
     """
 
     data: Any = MISSING
@@ -38,6 +39,7 @@ class TrainConfig:
     seed: int = 0
     evaluate: str = "last"
     overwrite: bool = False
+    trust: bool = False
 
 
 @dataclass

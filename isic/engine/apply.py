@@ -11,9 +11,10 @@ from isic.assemble import check_sample
 from isic.code_hash import warn_edited
 from isic.engine.build import quiet
 from isic.engine.decide import check_choices, check_combine, fit_of
-from isic.engine.inference import data_of, find_checkpoints, predict_checkpoint
+from isic.engine.inference import find_checkpoints, predict_checkpoint
 from isic.engine.results import write_results
 from isic.engine.stacked import predict_stack
+from isic.engine.trained import data_of, overrides, stored_config
 from isic.errors import ConfigError
 from isic.predictions import ensemble
 from isic.training.checkpoint import read
@@ -36,14 +37,19 @@ def predict(cfg: DictConfig) -> str:
     quiet()
     checkpoints = find_checkpoints(config["ckpt"], runs=Path(config["paths"]["runs"]))
     records: list[dict[str, Any]] = [read(path)["isic"] for path in checkpoints]
+    configs = [
+        stored_config(path, record, config, overridden=overrides(config))
+        for path, record in zip(checkpoints, records, strict=True)
+    ]
     check_alike(checkpoints, records, images=config["images"])
+    metrics = configs[-1].make("metrics.functions")
+    check_combine(config["combine"], metrics, archive=records[-1]["info"]["name"])
     frames, data, fitted = [], None, None
-    for path, record in zip(checkpoints, records, strict=True):
-        check_combine(config["combine"], record)
+    for path, record, stored in zip(checkpoints, records, configs, strict=True):
         fitted = fit_of(config, record, checkpoints)
         log.info("predicting with %s", path)
         warn_edited(path, record["config"])
-        data = data_of(record, config)
+        data = data_of(stored, record, config)
         if config["split"] == "test":
             check_sample(data.index)
         frames.append(predict_checkpoint(path, data, record, config))
@@ -51,7 +57,7 @@ def predict(cfg: DictConfig) -> str:
     frame = frames[0]
     if len(frames) > 1:
         frame = ensemble(frames, method=config["combine"], weights=weights_of(checkpoints))
-    return write_results(frame, data, records[-1], config, checkpoints, fitted)
+    return write_results(frame, data, records[-1], config, checkpoints, fitted, metrics=metrics)
 
 
 def weights_of(checkpoints: Sequence[Path]) -> list[float]:

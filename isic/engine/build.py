@@ -18,6 +18,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import nn
 
 from isic.config.loss import chosen_loss
+from isic.config.targets import locate, make
 from isic.data import LesionDataModule
 from isic.engine.finished import build_metrics
 from isic.engine.launch import is_launched
@@ -26,7 +27,6 @@ from isic.index.schema import index_hash
 from isic.metrics.inputs import asks_for_group
 from isic.models.backbone import input_spec
 from isic.runs import RunFolder
-from isic.signatures import locate
 from isic.training.auxiliary import AuxiliaryLoss
 from isic.training.callbacks import CallbackOptions
 from isic.training.checkpoint import AtomicCheckpointIO
@@ -78,7 +78,7 @@ def _check_choices(config: Mapping[str, Any]) -> None:
 def build_data(config: Mapping[str, Any]) -> LesionDataModule:
     """The data module of a config; reads nothing yet."""
     size = config["data"]["image_size"] or _own_size(config["model"])
-    data: LesionDataModule = instantiate(
+    data: LesionDataModule = make(
         {**config["data"], "image_size": size},
         split=instantiate(config["split"]),
         transforms=instantiate(config["transforms"]),

@@ -8,7 +8,7 @@ from isic.data import LesionDataModule
 from isic.errors import CheckpointError
 from isic.index.in_test import differences, texts_among
 from isic.index.schema import index_hash, sample_rows
-from isic.training.checkpoint import read
+from isic.training.checkpoint import unchecked
 
 
 def cautions(data: LesionDataModule) -> list[str]:
@@ -30,12 +30,14 @@ def seen_by_weights(pretrained: Any, data: LesionDataModule) -> list[str]:
     if data.fold == "all" or not str(pretrained).endswith(".ckpt"):
         return []
     try:
-        record = read(Path(pretrained))["isic"]
+        record = unchecked(Path(pretrained))["isic"]
     except CheckpointError:  # weights of another framework; what is wrong with them is said there
         return []
     if record.get("index_hash") != index_hash(data.index.table):
         return []
-    if (record["split_hash"], record["config"]["fold"]) == (data.split.hash, data.fold):
+    config = record.get("config")
+    fold = config.get("fold") if isinstance(config, dict) else None
+    if (record.get("split_hash"), fold) == (data.split.hash, data.fold):
         return []
     return [
         f"model.pretrained={pretrained} was trained on this archive in another fold or split, on "

@@ -13,13 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from isic.engine.finished import build_metrics
+from isic.engine.trained import fold_config
 from isic.errors import ConfigError, DataError
+from isic.metrics import Metric
 from isic.predictions.fitted import Fitted, calibrated, decided, unknown_scored
 from isic.predictions.table import classes_of, prob_columns, probabilities
 from isic.predictions.thresholds import cuts_at_half
 from isic.predictions.unknown import UNKNOWN
-from isic.runs import read_config
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +52,18 @@ def check_choices(config: Mapping[str, Any]) -> None:
                 )
 
 
-def check_combine(combine: str, record: Mapping[str, Any]) -> None:
+def check_combine(combine: str, metrics: Mapping[str, Metric], *, archive: str) -> None:
     """Refuse ranks where the run's official metric asks which probabilities are over 0.5.
+
+    metrics: Of the run, the official one first.
 
     Raises:
         ConfigError: A rank is over 0.5 for half of the rows, in every class.
     """
-    name, metric = next(iter(build_metrics(record["config"]).items()))
-    if combine == "rank_mean" and cuts_at_half(metric):
+    name = next(iter(metrics), "")
+    if combine == "rank_mean" and name and cuts_at_half(metrics[name]):
         raise ConfigError(
-            f"combine=rank_mean: {name} of {record['info']['name']} takes a class where its "
+            f"combine=rank_mean: {name} of {archive} takes a class where its "
             "probability is over 0.5, and of ranks half of the rows are, in every class; take "
             "combine=mean, with decide=thresholds or decide=argmax"
         )
@@ -96,10 +98,10 @@ def fit_of(
                 f"fold {absent}: give its train.py command with -m fold={absent} first"
             ) from None
         raise DataError(f"{named}: {error}") from None
-    if fitted.split_hash != record["split_hash"]:
+    if fitted.split_hash != record.get("split_hash"):
         raise DataError(
             f"{named}: {folders[0]} was fitted on split {fitted.split_hash}, its checkpoint is of "
-            f"{record['split_hash']}; train the folds again from one split file"
+            f"{record.get('split_hash')}; train the folds again from one split file"
         )
     if config["unknown"] != "none" and config["unknown"] not in fitted.unknown:
         raise ConfigError(
@@ -112,7 +114,7 @@ def fit_of(
 def _unfinished(run: Path) -> str:
     """The folds of a run that are not finished, as fold= takes them."""
     configs = sorted(run.glob("fold*/config.yaml"))
-    n_folds = read_config(configs[0])["n_folds"] if configs else 0
+    n_folds = fold_config(configs[0].parent, "ckpt", {"n_folds": int})["n_folds"] if configs else 0
     absent = [k for k in range(n_folds) if not (run / f"fold{k}" / "score.json").exists()]
     return ",".join(map(str, absent))
 

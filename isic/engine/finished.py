@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
-from yaml import YAMLError
 
 from isic.assemble import assemble_run, submit
 from isic.code_hash import edited_since
 from isic.composition import Composition
+from isic.config.targets import make
 from isic.dashboard.send import kept
 from isic.engine.content import HASHES, Described, content_text, run_content
 from isic.engine.launch import is_launched
@@ -28,7 +28,8 @@ from isic.errors import first_five
 from isic.identity import changes, read_config, settled_name
 from isic.index.schema import Index
 from isic.metrics import Metric
-from isic.predictions import read_predictions, score_line
+from isic.predictions import read_predictions, read_score, score_line
+from isic.predictions.scorecard import SELECTED
 from isic.prepare import open_index
 from isic.runs import RunFolder
 from isic.split.making import make_split
@@ -126,9 +127,7 @@ def _same_is_there(config: Mapping[str, Any], prefix: str, today: Composition) -
     for score in _runs(config).glob(f"{name}/fold{fold}/score.json"):
         try:
             stored = read_config(RunFolder(score.parent).config_file)
-        except (OSError, ValueError, YAMLError):  # of another run; else the training says so
-            continue
-        if not isinstance(stored, dict):
+        except (OSError, ValueError):  # of another run; else the training says so
             continue
         apart = {k: v for k, v in stored.items() if k not in HASHES}
         if any(not changes(apart, entry, today.defaults) for entry in variants(config)):
@@ -140,7 +139,7 @@ def _opened(config: Mapping[str, Any]) -> _Archive:
     data, cache = config["data"], Path(config["paths"]["cache"]).resolve()
     root, extra = Path(data["root"]), data.get("extra")
     index = open_index(
-        instantiate(data["index"]),
+        make(data["index"]),
         root,
         cache_root=cache,
         extra=extra,
@@ -173,7 +172,8 @@ def say_when(folder: RunFolder) -> None:
 def last_lines(config: Mapping[str, Any], folder: RunFolder, data: Described) -> str:
     """Show a finished fold's score, and that of all folds where all are done; returns both."""
     run, n_folds = folder.path.parent, data.split.n_folds
-    line = f"{folder.path.relative_to(run.parent)}: {result_line(folder.score())}"
+    score = read_score(folder.score_file, also=SELECTED)
+    line = f"{folder.path.relative_to(run.parent)}: {result_line(score)}"
     show(line)
     if config["fold"] != "all":
         whole = assemble_run(run, data.index, build_metrics(config), n_folds=n_folds)

@@ -14,26 +14,21 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import RichProgressBar
 
-from isic.config.inference import applied_index
-from isic.config.paths import located_data
+from isic.config.targets import targets_of
 from isic.data import LesionDataModule
-from isic.engine.build import build_data
+from isic.engine.trained import fold_config, kept_split, side_of
 from isic.errors import CheckpointError, DataError
-from isic.index.metadata import MetadataEncoder
 from isic.index.schema import refuse_untrained, sample_rows
 from isic.predictions.origin import with_images
 from isic.predictions.table import ENERGY
 from isic.predictions.unknown import UNKNOWN
 from isic.prepare import Rows, has_images
-from isic.runs import read_config
-from isic.signatures import check_signatures
 from isic.split.making import fold_rows, open_split
-from isic.split.split_file import split_hash
 from isic.training.checkpoint import load
 from isic.training.failures import memory_explained
 from isic.training.hardware import TrainerOptions
 from isic.training.module import LesionClassifier
-from isic.training.tta import loaded_size, views_of
+from isic.training.tta import views_of
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +66,7 @@ def find_checkpoints(
 def _folds(run: Path, key: str) -> list[Path]:
     """The numbered folds of a run, else `foldall`; a fold folder stands for itself."""
     if (run / "config.yaml").exists():
-        if "stacker" in read_config(run / "config.yaml"):
+        if "stacker" in fold_config(run, key, {}):
             mend = f"predict.py stack={run}" if key == "ckpt" else "name a run that has checkpoints"
             raise CheckpointError(f"{key}: {run.resolve()} is a stack: {mend}")
         return [run]
@@ -80,7 +75,7 @@ def _folds(run: Path, key: str) -> list[Path]:
         return [run / "foldall"]
     if not numbered:
         raise CheckpointError(f"{key}: {run.resolve()} is neither a run nor a fold: no config.yaml")
-    n_folds = read_config(numbered[0] / "config.yaml")["n_folds"]
+    n_folds = fold_config(numbered[0], key)["n_folds"]
     if len(numbered) < n_folds and key == "ckpt":
         log.warning("%s: %d of %d folds are there and averaged", run, len(numbered), n_folds)
     return numbered
@@ -92,7 +87,7 @@ def _scored_checkpoint(fold: Path, key: str) -> Path:
             f"{key}: {fold.resolve()} is not finished (no score.json): give its train.py command "
             f"again{', or name its checkpoint file' if key == 'ckpt' else ''}"
         )
-    config = read_config(fold / "config.yaml")
+    config = fold_config(fold, key)
     name = "best" if config["evaluate"] == "best" and config["fold"] != "all" else "last"
     if not (fold / "checkpoints").exists():
         raise CheckpointError(
@@ -100,37 +95,6 @@ def _scored_checkpoint(fold: Path, key: str) -> Path:
             "trials (keep_weights). Train with the settings of its config.yaml, under another name"
         )
     return fold / "checkpoints" / f"{name}.ckpt"
-
-
-def data_of(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataModule:
-    """The data module that a checkpoint was trained with, with this command's overrides."""
-    trained, size = record["config"], record["network"]["image_size"]
-    changed = {k: v for k, v in config["data"].items() if v is not None and k != "index"}
-    located = located_data(trained)
-    if located.get("index"):
-        changed["index"] = applied_index(located["index"], config["data"].get("index"))
-    changed["extra"] = None  # images that were only trained on
-    if config["images"]:
-        changed["root"] = config["images"]
-        changed["index"] = {
-            "_target_": "isic.index.unlabelled.build_index",
-            "_partial_": True,
-            "_convert_": "all",
-            "info": record["info"],
-            "views": trained["data"].get("views") or [],
-        }
-    changed["image_size"] = loaded_size(config["tta"], size)
-    merged = {
-        **trained,
-        "data": {**located, **changed},
-        "fold": "all",
-        "paths": config["paths"],
-    }
-    check_signatures(merged["data"], "data")
-    data = build_data(merged)
-    if data.metadata:  # what the checkpoint learned of its own training rows
-        data.encoder = MetadataEncoder.from_dict(record["metadata"])
-    return data
 
 
 def rows_to_predict(
@@ -160,19 +124,18 @@ def _held_out(
     data: LesionDataModule, record: Mapping[str, Any], config: Mapping[str, Any]
 ) -> pd.DataFrame:
     """The rows that the checkpoint's own split file holds out: nothing was trained on them."""
-    named = Path(record["split_file"])
-    for path in (named, Path(config["paths"]["runs"]) / "splits" / named.name):
-        if path.exists() and split_hash(path) == record["split_hash"]:
-            table = fold_rows(data.index, open_split(path), held_out=True)
-            if not len(table):
-                raise DataError(
-                    f"split=holdout: {path} holds nothing out; train with split.holdout=0.15 first"
-                )
-            return table
-    raise DataError(
-        f"split=holdout: the split file of this checkpoint, {named} with hash "
-        f"{record['split_hash']}, is gone or has changed; put it back"
-    )
+    path = kept_split(record, runs=Path(config["paths"]["runs"]))
+    if path is None:
+        raise DataError(
+            f"split=holdout: the split file of this checkpoint, {record.get('split_file')} with "
+            f"hash {record.get('split_hash')}, is gone or has changed; put it back"
+        )
+    table = fold_rows(data.index, open_split(path), held_out=True)
+    if not len(table):
+        raise DataError(
+            f"split=holdout: {path} holds nothing out; train with split.holdout=0.15 first"
+        )
+    return table
 
 
 def predict_checkpoint(
@@ -180,8 +143,9 @@ def predict_checkpoint(
 ) -> pd.DataFrame:
     """One checkpoint's predictions of the rows that `split` names."""
     table = rows_to_predict(data, record, config)
-    classifier = load(path, classes=data.index.info.classes, trust=config["trust"])
-    classifier.tta = views_of(config["tta"], record["network"]["image_size"])
+    trust, named = bool(config["trust"]), targets_of(config)
+    classifier = load(path, classes=data.index.info.classes, trust=trust, named=named)
+    classifier.tta = views_of(config["tta"], side_of(path, record))
     options: TrainerOptions = instantiate(config["trainer"])
     trainer = lone_trainer(options, progress=sys.stderr.isatty())
     options.lay_out(classifier.network)

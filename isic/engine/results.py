@@ -6,6 +6,7 @@ rows, and where targets exist `score.json`, whose `submitted` scores what the su
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +16,9 @@ import pandas as pd
 from isic.assemble import score_predictions, submit, with_targets
 from isic.checksums import sealed_json
 from isic.engine.decide import as_predicted, as_submitted
-from isic.engine.finished import build_metrics
 from isic.errors import ConfigError
 from isic.index.schema import Index, index_hash
+from isic.metrics import Metric
 from isic.outputs import output_folder
 from isic.predictions import score, score_line, write_predictions, write_score
 from isic.predictions.fitted import Fitted
@@ -47,17 +48,20 @@ def write_results(
     config: Mapping[str, Any],
     checkpoints: Sequence[Path],
     fitted: Fitted | None,
+    *,
+    metrics: Mapping[str, Metric],
 ) -> str:
     """Write everything that these predictions of the networks give; returns the folder's path.
 
     record: Of a checkpoint; or of a stack, then with its `config_file`, and whether it gives ranks.
+    metrics: That rows with a target are scored by.
     """
     name = record["config"]["name"]
     frame = as_predicted(raw, config, fitted)
     submitted = as_submitted(frame, raw, config, fitted)
     folder = _output(config, name, data, checkpoints)
     attributes = {"run": name, "index_hash": index_hash(data.index.table)}
-    attributes["split_hash"] = record["split_hash"]
+    attributes["split_hash"] = str(record.get("split_hash"))
     ranks = config["combine"] == "rank_mean" or record.get("ranks", False)
     write_predictions(folder / "predictions.parquet", frame, **attributes, ranks=ranks)
     show(f"predictions: {folder / 'predictions.parquet'}")
@@ -67,7 +71,7 @@ def write_results(
         show(f"submission: {folder / 'submission.csv'}")
     truth = data.index.table.set_index("image_id")["target"]
     if truth.reindex(frame["image_id"]).notna().any():
-        _write_score(folder, frame, submitted, data, record, config, checkpoints)
+        _write_score(folder, frame, submitted, data, record, config, checkpoints, metrics)
     return str(folder)
 
 
@@ -84,7 +88,8 @@ def _output(
         parts += [str(data.root.resolve()), *(str(p.resolve()) for p in checkpoints)]
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
         runs = Path(config["paths"]["runs"])
-        folder = runs / "predictions" / f"{name}-{config['split']}-{key}"
+        plain = re.sub(r"[^\w.-]+", "-", name)  # of a file: `../..` would lead out of the runs
+        folder = runs / "predictions" / f"{plain}-{config['split']}-{key}"
     output_folder(folder, given=bool(config["output"]))
     (folder / "score.json").unlink(missing_ok=True)  # of earlier predictions here
     return folder
@@ -118,15 +123,15 @@ def _write_score(
     record: Mapping[str, Any],
     config: Mapping[str, Any],
     checkpoints: Sequence[Path],
+    metrics: Mapping[str, Metric],
 ) -> None:
     """`score.json` of the predictions; `submitted` beside it where the submission differs."""
-    metrics = build_metrics(record["config"])
     result = score_predictions(frame, data.index, metrics, folder=folder / "curves")
     if submitted is not frame and config["split"] == "test":
         joined = with_targets(submitted, data.index)
         result["submitted"] = score(joined, classes=data.index.info.classes, metrics=metrics)
     result["checkpoints"] = [str(p) for p in checkpoints]
-    same = index_hash(data.index.table) == record["index_hash"]
+    same = index_hash(data.index.table) == record.get("index_hash")
     result["trained_on_these_rows"] = config["split"] == "train" and same
     write_score(folder / "score.json", result)
     show(f"score: {score_line(result)}")

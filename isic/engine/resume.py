@@ -17,7 +17,7 @@ from isic.identity import batches_of, read_config, same_steps
 from isic.models.backbone import current_name, input_spec
 from isic.runs import RunFolder
 from isic.training.callbacks import stopped_early
-from isic.training.checkpoint import read
+from isic.training.checkpoint import resumable
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +96,10 @@ def readable(path: Path) -> dict[str, Any]:
     """Read a checkpoint to go on from.
 
     Raises:
-        CheckpointError: See `isic.training.checkpoint.read`; says how to begin anew.
+        CheckpointError: See `isic.training.checkpoint.resumable`; says how to begin anew.
     """
     try:
-        return read(path)
+        return resumable(path)
     except CheckpointError as error:
         raise CheckpointError(
             f"{error}. Delete it to train this fold from the start (or overwrite=true)."

@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from hydra.utils import instantiate
 
 from isic.assemble import check_sample
 from isic.code_hash import warn_edited
 from isic.config.inference import applied_index
 from isic.config.paths import located_data
+from isic.config.stored import Stored
+from isic.config.targets import targets_of
 from isic.engine.build import quiet
-from isic.engine.inference import data_of, find_checkpoints, predict_checkpoint
+from isic.engine.inference import find_checkpoints, predict_checkpoint
 from isic.engine.results import write_results
+from isic.engine.trained import data_of, overrides, stored_config
 from isic.errors import ConfigError, DataError, first_five
 from isic.features.family import Family
 from isic.features.image_scores import input_status, shared_scores, with_scores
@@ -36,7 +38,7 @@ from isic.predictions.origin import with_images
 from isic.predictions.table import prob_columns
 from isic.prepare import open_index
 from isic.stack.feature_inputs import applied_inputs
-from isic.stack.manifest import MANIFEST, Stack, open_stack
+from isic.stack.manifest import MANIFEST, Stack, check_applied, open_stack
 from isic.stack.scores import content_hash
 from isic.training.checkpoint import read
 
@@ -81,7 +83,8 @@ def predict_stack(config: Mapping[str, Any]) -> str:
         raise ConfigError("ckpt: a stack names its image runs itself; give stack= or ckpt=")
     quiet()
     runs = Path(config["paths"]["runs"])
-    parts = open_parts(find_stack(str(config["stack"]), runs=runs), trust=config["trust"])
+    parts = open_parts(find_stack(str(config["stack"]), runs=runs), config)
+    metrics = stored_stack(parts.stack, config).make("metrics.functions")
     fitted = _fitted(parts.stack, config)
     about = parts.stack.about
     archive = open_archive(parts.stack, config)
@@ -94,7 +97,8 @@ def predict_stack(config: Mapping[str, Any]) -> str:
         "config_file": parts.stack.folder / "config.yaml",
         "ranks": about["ranks"],
     }
-    return write_results(frame, archive, record, config, parts.all_checkpoints(), fitted)
+    checkpoints = parts.all_checkpoints()
+    return write_results(frame, archive, record, config, checkpoints, fitted, metrics=metrics)
 
 
 def find_stack(given: str, *, runs: Path) -> Path:
@@ -108,17 +112,20 @@ def find_stack(given: str, *, runs: Path) -> Path:
     )
 
 
-def open_parts(folder: Path, *, trust: bool = False) -> Parts:
+def open_parts(folder: Path, config: Mapping[str, Any], above: tuple[Path, ...] = ()) -> Parts:
     """Open a stack and find everything below it, beside it in the runs root.
 
+    above: Stacks that this one is a run of.
+
     Raises:
-        DataError: A run that is gone. CheckpointError: One that is not finished.
+        DataError: A run that is gone, or a stack below itself.
+        CheckpointError: A run that is not finished, or a file that names code of its own.
     """
     stack = open_stack(folder)
-    if (config := folder / "config.yaml").is_file():  # a stack can be moved without it
-        warn_edited(folder, read_config(config))
-    if not trust:
-        refuse_foreign(stack)
+    check_applied(stack)
+    stored_stack(stack, config).check()
+    if (file := folder / "config.yaml").is_file():  # a stack can be moved without it
+        warn_edited(folder, read_config(file))
     checkpoints: dict[str, list[Path]] = {}
     stacks: dict[str, Parts] = {}
     for entry in stack.about["runs"]:
@@ -128,13 +135,17 @@ def open_parts(folder: Path, *, trust: bool = False) -> Parts:
                 f"{folder} was fitted on run {entry['run']}, which is not at {run}; put it there, "
                 "with its checkpoints"
             )
+        if run in (*above, folder):
+            raise DataError(f"{folder / MANIFEST} names {run.name}, which it is itself a run of")
         refuse_changed(run, entry["hash"], folder)
         if (run / MANIFEST).is_file():
-            stacks[entry["run"]] = open_parts(run, trust=trust)
+            stacks[entry["run"]] = open_parts(run, config, (*above, folder))
             continue
         checkpoints[entry["run"]] = find_checkpoints(str(run))
         if absent := [p for p in checkpoints[entry["run"]] if not p.is_file()]:
             raise DataError(f"checkpoints of run {entry['run']} are gone: {absent[0]}")
+        for path in checkpoints[entry["run"]]:
+            stored_config(path, read(path)["isic"], config, overridden=overrides(config))
     return Parts(stack, checkpoints, stacks)
 
 
@@ -145,15 +156,11 @@ def refuse_changed(run: Path, wanted: str, stack: Path) -> None:
         raise DataError(f"{run} is not as {stack} was fitted on it; fit the stack again")
 
 
-def refuse_foreign(stack: Stack) -> None:
-    """Raise ConfigError where a manifest names classes of another package."""
-    nodes = {**stack.about["families"], "data.index": stack.about["data"]["index"]}
-    for key, node in nodes.items():
-        if not str(node["_target_"]).startswith(("isic.features.", "isic.index.")):
-            raise ConfigError(
-                f"{stack.folder}: {key} is {node['_target_']}, not of this package; look at it, "
-                "then give trust=true"
-            )
+def stored_stack(stack: Stack, config: Mapping[str, Any]) -> Stored:
+    """What of a manifest becomes objects: families, reader, metrics."""
+    plain = {key: stack.about[key] for key in ("families", "data", "metrics")}
+    source = str(stack.folder / MANIFEST)
+    return Stored(plain, source, bool(config["trust"]), targets_of(config))
 
 
 def open_archive(stack: Stack, config: Mapping[str, Any]) -> Archive:
@@ -161,8 +168,9 @@ def open_archive(stack: Stack, config: Mapping[str, Any]) -> Archive:
     data = located_data(stack.about)
     root = Path(config["data"]["root"] or data["root"])
     cache = Path(config["paths"]["cache"]).resolve()
-    reader = instantiate(applied_index(data["index"], config["data"].get("index")))
-    index = open_index(reader, root, cache_root=cache)
+    reader = applied_index(data["index"], config["data"].get("index"))
+    builder = stored_stack(stack, config).make("data.index", reader)
+    index = open_index(builder, root, cache_root=cache)
     if tuple(index.info.classes) != tuple(stack.about["classes"]):
         raise DataError(
             f"{stack.folder} has the classes {', '.join(stack.about['classes'])}, the archive at "
@@ -200,9 +208,7 @@ def predict_parts(
         _say_shared_columns(stack)
         rows = with_scores(rows, tables)
         status = input_status(rows["image_id"], tables)
-    families: dict[str, Family] = {
-        key: instantiate(node, _convert_="all") for key, node in stack.about["families"].items()
-    }
+    families: dict[str, Family] = stored_stack(stack, config).make("families")
     inputs = applied_inputs(
         families, rows, stack.states, stack.about["columns"], info=archive.index.info
     )
@@ -233,13 +239,14 @@ def _image_run(checkpoints: list[Path], stack: Stack, config: Mapping[str, Any])
     for path in checkpoints:
         log.info("predicting with %s", path)
         record = read(path)["isic"]
-        if record["split_hash"] != stack.about["split_hash"]:
+        if (split_hash := record.get("split_hash")) != stack.about["split_hash"]:
             raise DataError(
-                f"{path} was trained on split {record['split_hash']}, {stack.folder} was fitted on "
+                f"{path} was trained on split {split_hash}, {stack.folder} was fitted on "
                 f"{stack.about['split_hash']}: the run was trained anew; fit the stack again"
             )
         given = {**config, "data": {**config["data"], "root": _root(stack, config)}}
-        frames.append(predict_checkpoint(path, data_of(record, given), record, given))
+        stored = stored_config(path, record, given, overridden=overrides(given))
+        frames.append(predict_checkpoint(path, data_of(stored, record, given), record, given))
     return ensemble(frames) if len(frames) > 1 else frames[0]
 
 

@@ -28,18 +28,20 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 
+from isic.config.targets import targets_of
 from isic.data import LesionDataModule
 from isic.engine.build import build_data, quiet
 from isic.engine.content import Described
 from isic.engine.inference import find_checkpoints, lone_trainer, predict_rows
 from isic.engine.soft_labels import keep_labels, kept_labels
+from isic.engine.trained import fold_config, kept_split, side_of, stored_config
 from isic.errors import CheckpointError, ConfigError, DataError, first_five
 from isic.index.metadata import MetadataEncoder
 from isic.index.schema import archive_hash, index_hash
 from isic.predictions import assemble_oof
-from isic.runs import read_config, waiting_lock
-from isic.split.split_file import TRAINS, read_split, split_hash
-from isic.training.checkpoint import load, read
+from isic.runs import waiting_lock
+from isic.split.split_file import TRAINS, read_split
+from isic.training.checkpoint import load, read, require
 from isic.training.distill import KEY, teacher_logits
 from isic.training.hardware import TrainerOptions
 
@@ -86,7 +88,7 @@ def _opened(name: str, runs: Path) -> Teacher:
         )
     found: dict[int | str, Path] = {}
     for path in find_checkpoints([str(run)], key="distill.teacher"):
-        config = read_config(path.parent.parent / "config.yaml")
+        config = fold_config(path.parent.parent, "distill.teacher")
         found[config["fold"]] = path
     needed = [] if "all" in found else range(config["n_folds"])
     if absent := [str(k) for k in needed if k not in found]:
@@ -94,7 +96,9 @@ def _opened(name: str, runs: Path) -> Teacher:
             f"distill.teacher: {run.resolve()} lacks fold {', '.join(absent)} of "
             f"{config['n_folds']}; train fold={','.join(absent)} of it first, and name the run"
         )
-    return Teacher(run, found, read(path)["isic"])
+    record = read(path)["isic"]
+    require(path, record, "split_hash", "index_hash", "split_file")
+    return Teacher(run, found, record)
 
 
 def teachers_hash(teachers: Sequence[Teacher]) -> str:
@@ -152,13 +156,11 @@ def check_teacher(teacher: Teacher, data: Described) -> None:
 
 def _split_of(teacher: Teacher) -> pd.DataFrame:
     """The rows of the split that a teacher was trained on."""
-    named = Path(teacher.record["split_file"])
-    for path in (named, teacher.run.resolve().parent / "splits" / named.name):
-        if path.exists() and split_hash(path) == teacher.record["split_hash"]:
-            return read_split(path)
+    if path := kept_split(teacher.record, runs=teacher.run.resolve().parent):
+        return read_split(path)
     raise DataError(
-        f"distill.teacher: the split file of {teacher.run}, {named} with hash "
-        f"{teacher.record['split_hash']}, is gone or has changed; put it back"
+        f"distill.teacher: the split file of {teacher.run}, {teacher.record['split_file']} with "
+        f"hash {teacher.record['split_hash']}, is gone or has changed; put it back"
     )
 
 
@@ -172,6 +174,9 @@ def teach(config: Mapping[str, Any], data: LesionDataModule) -> None:
         return
     names = config["distill"]["teacher"]
     teachers = open_teachers(names, runs=Path(config["paths"]["runs"]))
+    for teacher in teachers:
+        if "config" in teacher.record:
+            stored_config(teacher.run, teacher.record, config)
     probs = soft_labels(config, data, teachers)
     use = data.positions["train"]
     known = np.isfinite(probs[use]).all(axis=1)
@@ -269,9 +274,10 @@ def _predicted(
     frames = []
     for path in checkpoints:
         log.info("teacher: predicting with %s", path)
-        own = _seen_by(read(path)["isic"], config)
+        own = _seen_by(path, read(path)["isic"], config)
         rows = own.rows_of(data.train_rows.table)
-        classifier = load(path, classes=data.index.info.classes)
+        trust, named = bool(config.get("trust")), targets_of(config)
+        classifier = load(path, classes=data.index.info.classes, trust=trust, named=named)
         options.lay_out(classifier.network)
         every = np.arange(len(rows.table))
         frames.append(
@@ -280,12 +286,11 @@ def _predicted(
     return frames
 
 
-def _seen_by(record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataModule:
+def _seen_by(path: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataModule:
     """The student's archive as a teacher's checkpoint sees images and metadata."""
-    trained = record["config"]["data"]
+    trained = stored_config(path, record, config).config["data"]
     seen = {k: trained[k] for k in ITS_OWN if k in trained}
-    size = record["network"].get("image_size") or trained["image_size"]
-    merged = {**config["data"], **seen, "image_size": size}
+    merged = {**config["data"], **seen, "image_size": side_of(path, record)}
     data = build_data({**config, "data": merged, "auxiliary": None})
     if data.metadata:
         data.encoder = MetadataEncoder.from_dict(record["metadata"])

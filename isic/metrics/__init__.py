@@ -5,6 +5,8 @@ and `score.json` use to the functions. The functions that a module is named afte
 there (`from isic.metrics.partial_auc import partial_auc`): here they would hide their module.
 """
 
+from collections.abc import Callable
+
 from isic.metrics.bootstrap import bootstrap_interval, paired_interval
 from isic.metrics.calibration import expected_calibration_error
 from isic.metrics.classification import (
@@ -19,6 +21,8 @@ from isic.metrics.classification import (
 )
 from isic.metrics.inputs import Metric
 from isic.metrics.partial_auc import partial_auc as _partial_auc
+from isic.metrics.per_class import f1, precision, recall
+from isic.metrics.retrieval import RETRIEVALS
 
 METRICS: dict[str, Metric] = {
     "pauc": _partial_auc,
@@ -32,7 +36,13 @@ METRICS: dict[str, Metric] = {
     "ece": expected_calibration_error,
 }
 
+CONFIGURABLE: tuple[Callable[..., float], ...] = (
+    *METRICS.values(), one_class_auc, precision, recall, f1, *RETRIEVALS
+)  # fmt: skip
+"""Every function that a config may name under `metrics.functions`, also one that a file stores."""
+
 __all__ = [
+    "CONFIGURABLE",
     "METRICS",
     "Metric",
     "accuracy",

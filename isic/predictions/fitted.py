@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from isic.checksums import Damaged, read_json, sealed_json
+from isic.config.shapes import check_shape
 from isic.errors import DataError
 from isic.metrics import Metric
 from isic.metrics.chance import deals
@@ -30,6 +31,18 @@ from isic.predictions.unknown import known_quantiles, unknown_class, with_unknow
 from isic.runs import write_text
 
 FILE = "thresholds.json"
+SHAPE = {
+    "run": str,
+    "split_hash": str,
+    "index_hash": str,
+    "rows": int,
+    "positives": {str: int},
+    "thresholds": {str: float},
+    "tempered_thresholds": {str: float},
+    "temperature": float,
+    "softmax": bool,
+    "unknown": {str: [float]},
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,9 @@ class Fitted:
         """
         path = folder / FILE
         try:
-            return cls(**read_json(path))
+            plain = read_json(path)
+            check_shape(plain, SHAPE)
+            return cls(**plain)
         except Damaged:
             raise
         except (OSError, ValueError, TypeError) as error:

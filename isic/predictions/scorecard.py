@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from isic.checksums import Damaged, read_json, sealed_json
+from isic.checksums import sealed_json
+from isic.config.shapes import read_stored
 from isic.errors import DataError, first_five
 from isic.metrics import Metric
 from isic.metrics.bootstrap import bootstrap_replicates, paired_interval, percentiles
@@ -267,12 +268,24 @@ def _defined(value: Any) -> Any:
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
-def read_score(path: Path | str) -> dict[str, Any]:
-    """Read a `score.json`; undefined numbers are None."""
-    try:
-        read: dict[str, Any] = read_json(path)
-    except Damaged:
-        raise
-    except (OSError, ValueError) as fault:
-        raise DataError(f"no readable score at {path}: {fault}; finish that run first") from fault
-    return read
+_NUMBER = (float, type(None))
+SCORE = {
+    "metrics": {str: {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER}},
+    "n?": int,
+    "interval_over?": (str, type(None)),
+    "warnings?": [str],
+}
+SELECTED = {"selected_on_validation": bool}
+TOOK = {"seconds": float, "images_per_second": float, "peak_memory_mb": float}
+
+
+def read_score(path: Path | str, *, also: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Read a `score.json`; undefined numbers are None.
+
+    also: What the caller reads of a run's besides (`SELECTED`, `TOOK`); `predict.py` writes less.
+
+    Raises:
+        DataError: No such file, or one that lacks a part or holds something else.
+    """
+    mend = "Finish that run first; of a finished one, delete this file and give its command again"
+    return read_stored(Path(path), {**SCORE, **(also or {})}, mend=mend)

@@ -13,7 +13,7 @@ from isic.cells import spreadsheet_csv
 from isic.files import write_summed
 from isic.runs import waiting_lock, write_text
 from isic.search.options import SearchOptions
-from isic.search.slots import FAILURE, RUN
+from isic.search.slots import FAILURE, RUN, run_of
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ def drop_weights(study: optuna.Study, search: SearchOptions) -> None:
     that waits to be run again keeps what it has learnt.
     """
     trials = study.get_trials(deepcopy=False)
-    kept = {t.user_attrs[RUN] for t in best_trials(study, search.keep_weights)}
-    kept |= {t.user_attrs[RUN] for t in trials if not t.state.is_finished() and RUN in t.user_attrs}
-    for run in {t.user_attrs[RUN] for t in trials if RUN in t.user_attrs} - kept:
+    kept = {run_of(t) for t in best_trials(study, search.keep_weights)}
+    kept |= {run_of(t) for t in trials if not t.state.is_finished() and RUN in t.user_attrs}
+    for run in {run_of(t) for t in trials if RUN in t.user_attrs} - kept:
         for weights in ("fold*/checkpoints", "models"):
             for folder in (search.folder / run).glob(weights):
                 shutil.rmtree(folder, ignore_errors=True)

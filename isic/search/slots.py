@@ -6,11 +6,13 @@ place, once. Who claims next runs what waits before anything new.
 """
 
 import logging
+import re
 
 import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from isic.errors import CheckpointError
 from isic.search.alive import SignsOfLife, Stamp, is_dead
 from isic.search.options import SearchOptions
 from isic.search.storage import Store
@@ -20,6 +22,21 @@ log = logging.getLogger(__name__)
 RETRIES = 1  # of a trial whose worker died
 FAILURE = "failure"  # user attribute: why a trial failed by its own fault
 WORKER, RUN, DEATHS = "worker", "run", "deaths"  # the stamp, the folder, how often it was lost
+
+
+def run_of(trial: FrozenTrial | optuna.Trial) -> str:
+    """The name of a trial's folder in that of its study.
+
+    Raises:
+        CheckpointError: The storage names another folder, which `drop_weights` would empty.
+    """
+    name = str(trial.user_attrs[RUN])
+    if not re.fullmatch(r"\d{4,}", name):
+        raise CheckpointError(
+            f"storage: trial {trial.number} says its folder is {name!r}, expected a number such as "
+            "0007: somebody edited the study; give another storage= or name="
+        )
+    return name
 
 
 def takes_slot(trial: FrozenTrial) -> bool:

@@ -17,7 +17,7 @@ from isic.checksums import read_json
 from isic.errors import IsicError
 from isic.search.forks import GLANCE, Jobs, reason, wait_for
 from isic.search.options import SearchOptions
-from isic.search.slots import RUN
+from isic.search.slots import run_of
 from isic.search.storage import patiently
 
 
@@ -88,7 +88,7 @@ def _run_fold(
     before: list[float],
 ) -> float:
     """The score of one fold; `before`: those of the folds that are done."""
-    folder = search.folder / trial.user_attrs[RUN]
+    folder = search.folder / run_of(trial)
     curve = Curve(folder / f"fold{fold}" / "metrics.csv", search.monitor)
     epochs = int(config["trainer"]["max_epochs"])
     log_file = folder / f"fold{fold}.log"
@@ -121,7 +121,7 @@ def _run_stack(
     trial: optuna.Trial, config: Mapping[str, Any], search: SearchOptions, jobs: Jobs
 ) -> float:
     """The score of a stack over all folds; it has no epochs to prune by."""
-    folder = search.folder / trial.user_attrs[RUN]
+    folder = search.folder / run_of(trial)
     folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "stack.log"
     begun = log_file.stat().st_size if log_file.exists() else 0
@@ -144,7 +144,7 @@ def trial_config(
         tags = [*(wandb.get("tags") or []), search.name, f"trial {trial.number}"]
         told = {"group": wandb.get("group") or search.name, "job_type": "sweep", "tags": tags}
         logger = {**logger, "wandb": {**wandb, **told}}
-    name = f"{search.name}/{trial.user_attrs[RUN]}"
+    name = f"{search.name}/{run_of(trial)}"
     return {**config, **own, "name": name, "overwrite": False, "logger": logger}
 
 

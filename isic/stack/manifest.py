@@ -12,6 +12,7 @@ Trap: a model file that was replaced, or cut short, would give other numbers: ha
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isic.checksums import Damaged, read_json, sealed_json
+from isic.checksums import sealed_json
+from isic.config.shapes import ARCHIVE, PLACES, read_stored
 from isic.errors import DataError, first_five
 from isic.runs import write_text
 from isic.stack.combine import Mean
@@ -33,6 +35,43 @@ VERSION = 1
 MANIFEST = "stack.json"
 
 Floats = npt.NDArray[np.float64]
+
+BESIDE = re.compile(r"(?!\.{1,2}$)[^/\x00]+")  # a name that leads nowhere else
+WITHIN = re.compile(r"models/(?!\.{1,2}$)[^/\x00]+")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+FOLD = (range(10_000), {"all"})
+APPLIED = {
+    "name": str,
+    "ranks": bool,
+    "runs": [{"run": BESIDE, "hash": str}],
+    "families": {str: {"_target_": str}},
+    "data": ARCHIVE,
+    "paths?": PLACES,
+    "metrics": {"functions": {str: {"_target_": str}}},
+    "index_hash": str,
+    "split_hash": str,
+}
+"""What `predict.py stack=` reads beside the models."""
+SHAPE = {
+    "version": int,
+    "classes": [str],
+    "combine": {"mean", "rank_mean"},
+    "columns": {str: [str]},
+    "features": {str: {"file": WITHIN, "sha256": DIGEST}},
+    "models": [
+        {
+            "file": WITHIN,
+            "kind": set(SUFFIX),
+            "stacker": str,
+            "fold": FOLD,
+            "seed": int,
+            "codes": [range(100_000)],
+            "sha256": DIGEST,
+        }
+    ],
+}
+"""What a stack predicts with, once it has its features."""
+MEND = "Fit the stack again, or take the file from where it was made"
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,22 +170,47 @@ def save_stack(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The plain contents of a stack's manifest. Raises DataError where there is none."""
+    """The plain contents of a stack's manifest.
+
+    Raises:
+        DataError: There is none, one of another version, or one that lacks a part or misshapes it.
+    """
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise DataError(
             f"no stack in {Path(folder).resolve()}: expected {MANIFEST}; make one with "
             "python -m isic stack data=DATA runs=[NAME]"
         )
-    try:
-        about: dict[str, Any] = read_json(path, mend="restore it, or fit the stack again")
-    except Damaged:
-        raise
-    except ValueError as fault:
-        raise DataError(f"{path} is no readable manifest ({fault}); fit the stack again") from fault
-    if about.get("version") != VERSION:
-        raise DataError(f"{path} has version {about.get('version')}, this code reads {VERSION}")
+    about = read_stored(path, {"version": int}, mend=MEND)
+    if about["version"] != VERSION:
+        raise DataError(f"{path} has version {about['version']}, this code reads {VERSION}")
+    about = read_stored(path, SHAPE, mend=MEND)
+    _check_numbers(about, path)
     return about
+
+
+def check_applied(stack: Stack) -> None:
+    """Raise DataError where a manifest lacks what its features are made of."""
+    path = stack.folder / MANIFEST
+    _ = read_stored(path, APPLIED, mend=MEND)
+
+
+def _check_numbers(about: Mapping[str, Any], path: Path) -> None:
+    """Refuse models of folds or classes that the rest of the manifest does not know."""
+    if not about["models"]:
+        raise DataError(f"{path}: models: expected one or more, got none; fit the stack again")
+    for i, entry in enumerate(about["models"]):
+        for key in ("columns", "features"):
+            if str(entry["fold"]) not in about[key]:
+                raise DataError(
+                    f"{path}: {key}.{entry['fold']} is absent, and models.{i} is of that fold; "
+                    "fit the stack again"
+                )
+        if max(entry["codes"], default=0) >= len(about["classes"]):
+            raise DataError(
+                f"{path}: models.{i}.codes: expected classes 0 to {len(about['classes']) - 1}, "
+                f"got {entry['codes']}; fit the stack again"
+            )
 
 
 def open_stack(folder: Path) -> Stack:

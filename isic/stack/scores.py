@@ -18,6 +18,7 @@ import pandas as pd
 from isic.errors import ConfigError, DataError, first_five
 from isic.index.schema import Index, index_hash, sample_rows
 from isic.predictions import assemble_oof, probabilities, read_predictions, read_score
+from isic.predictions.scorecard import SELECTED
 from isic.predictions.table import prob_columns
 from isic.split.options import Split
 from isic.stack.leaks import check_folds_alike
@@ -161,7 +162,7 @@ def _inherited(folders: Mapping[str, Path]) -> tuple[tuple[str, ...], bool]:
     for name, folder in folders.items():
         whole = folder / "score.json"
         files = [whole] if whole.exists() else sorted(folder.glob("fold*/score.json"))
-        for one in map(read_score, files):
+        for one in [read_score(file, also=SELECTED) for file in files]:
             said |= dict.fromkeys(f"{name}: {text}" for text in one.get("warnings", []))
             selected |= bool(one["selected_on_validation"])
     return tuple(said), selected

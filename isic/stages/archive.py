@@ -4,9 +4,9 @@ import logging
 import shlex
 import time
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from isic.acquire.download import API, Request, download_archive
@@ -14,11 +14,12 @@ from isic.acquire.download.http import Patience
 from isic.acquire.synthetic import ARCHIVES
 from isic.audit.check import check_archive
 from isic.audit.report import TEXT
+from isic.config.targets import locate, make
 from isic.errors import ConfigError, DataError
 from isic.features.family import Family
 from isic.features.image_scores import reads_scores
 from isic.prepare import open_index
-from isic.signatures import check_signatures, locate
+from isic.signatures import check_signatures
 from isic.stages.stack import families_of
 from isic.streams import on_one_terminal, show
 
@@ -83,8 +84,9 @@ def check(cfg: DictConfig) -> str:
     """Check an archive and write what was found; raises DataError where something is wrong."""
     cache, extra = Path(cfg.paths.cache), cfg.data.get("extra")
     start = time.monotonic()
+    reader: Any = OmegaConf.to_container(cfg.data.index, resolve=True)
     index = open_index(
-        instantiate(cfg.data.index),
+        make(reader),
         cfg.data.root,
         cache_root=cache,
         extra=extra,

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from isic.checksums import read_json
 from isic.config.inference import applied_index
 from isic.config.paths import located_data
+from isic.config.shapes import ARCHIVE, PLACES, read_stored
+from isic.config.stored import Stored
 from isic.errors import ConfigError, DataError
 from isic.files import write_summed
 from isic.index.folder.files import image_names, safe_ids
@@ -20,10 +20,13 @@ from isic.index.schema import Index, index_hash
 from isic.predictions import read_predictions
 from isic.predictions.pseudo import confident, pseudo_rows
 from isic.prepare import open_index
-from isic.runs import read_config
 from isic.streams import show
 
 log = logging.getLogger(__name__)
+
+AGAIN = "Predict again with predict.py, from a run that is whole"
+TRAINED = {"data": ARCHIVE | {"views?": (type(None), [str])}, "paths?": PLACES}
+"""What is read of the run's config."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Predicted:
     """
 
     frame: pd.DataFrame
-    config: dict[str, Any]
+    trained: Stored
     root: Path
     images: bool
 
@@ -42,7 +45,7 @@ class Predicted:
 def pseudo(cfg: DictConfig) -> str:
     """Write the CSV, which `train.py data.extra=` takes; returns its path."""
     folder = _folder(str(cfg.predictions), Path(cfg.paths.runs))
-    predicted = _predicted(folder)
+    predicted = _predicted(folder, trust=cfg.trust)
     root = Path(cfg.data.root).resolve() if cfg.data.root else predicted.root
     chosen = confident(
         predicted.frame,
@@ -51,7 +54,7 @@ def pseudo(cfg: DictConfig) -> str:
         max_per_class=cfg.max_per_class,
     )
     images = (
-        _folder_images(root, predicted.config)
+        _folder_images(root, predicted.trained.config)
         if predicted.images
         else _archive_images(root, predicted, Path(cfg.paths.cache), cfg.data.index)
     )
@@ -80,23 +83,28 @@ def _folder(given: str, runs: Path) -> Path:
     )
 
 
-def _predicted(folder: Path) -> Predicted:
-    """The table of `folder`, and where it came from."""
+def _predicted(folder: Path, *, trust: bool) -> Predicted:
+    """The table of `folder`, and where it came from.
+
+    Raises:
+        DataError: The run that made it is gone, or a file says something else than it should.
+        CheckpointError: The run's config names code, and nobody answers for it.
+    """
     if (folder / "predictions.parquet").exists():
         frame = read_predictions(folder / "predictions.parquet")
-        source = read_json(folder / "source.json")
+        shape = {"config": str, "root": str, "images": bool}
+        source = read_stored(folder / "source.json", shape, mend=AGAIN)
         config = Path(source["config"])
         root, images = Path(source["root"]), bool(source["images"])
     else:
         frame, config = read_predictions(folder / "test.parquet"), _any_config(folder)
         root, images = None, False
-    try:
-        trained: dict[str, Any] = read_config(config)
-    except OSError as error:
-        raise DataError(
-            f"the run that predicted {folder} is gone: {error}; predict again"
-        ) from None
-    return Predicted(frame, trained, root or Path(located_data(trained)["root"]).resolve(), images)
+    if not config.is_file():
+        raise DataError(f"the run that predicted {folder} is gone: no {config}. {AGAIN}")
+    trained = Stored(read_stored(config, TRAINED, mend=AGAIN), str(config), trust)
+    trained.check(imports=False)  # the rest of it becomes nothing here
+    there = Path(located_data(trained.config)["root"]).resolve()
+    return Predicted(frame, trained, root or there, images)
 
 
 def _any_config(run: Path) -> Path:
@@ -114,10 +122,11 @@ def _archive_images(
     Raises:
         DataError: Another archive lies there now.
     """
-    reader = located_data(predicted.config)["index"]
-    builder = instantiate(applied_index(reader, told))
+    trained = predicted.trained
+    reader = applied_index(located_data(trained.config)["index"], told)
+    builder = trained.make("data.index", reader)
     index: Index = open_index(builder, root, cache_root=cache)
-    if index_hash(index.table) != predicted.frame.attrs["index_hash"]:
+    if index_hash(index.table) != predicted.frame.attrs.get("index_hash"):
         raise DataError(
             f"{root} holds another archive than the one that was predicted; name that one's "
             "folder with data.root=DIR"
@@ -127,7 +136,7 @@ def _archive_images(
     return images
 
 
-def _folder_images(root: Path, config: dict[str, Any]) -> pd.DataFrame:
+def _folder_images(root: Path, config: Mapping[str, Any]) -> pd.DataFrame:
     """The images of a plain folder, named as `isic.index.unlabelled` names them."""
     names, _ = image_names(root)
     columns: dict[str, Any] = {"image_id": safe_ids(names), "image": names, "lesion_id": pd.NA}

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from isic.checksums import sealed_yaml
 from isic.code_hash import CODE, targets_code, warn_edited
 from isic.composition import Composition
+from isic.config.targets import make
 from isic.dashboard import is_on
 from isic.errors import ConfigError, first_five
 from isic.features.family import Family
@@ -201,7 +202,7 @@ def read_inputs(config: Mapping[str, Any]) -> tuple[Index, Split, ImageRuns, dic
     data, places = config["data"], _places(config)
     cache = places["cache"]
     index = open_index(
-        instantiate(data["index"]),
+        make(data["index"]),
         data["root"],
         cache_root=cache,
         extra=data["extra"],

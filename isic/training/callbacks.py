@@ -97,7 +97,26 @@ def stopped_early(checkpoint: Mapping[str, Any]) -> bool:
     return any(state["wait_count"] >= state["patience"] for state in states)
 
 
-class FixedNameBest(ModelCheckpoint):
+class FixedName(ModelCheckpoint):
+    """One file under one name; paths that a checkpoint states are not followed.
+
+    Lightning deletes what a resumed state names as the file before, and forgets the best score of
+    a run whose folder has moved.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the score over where this run's own file is there."""
+        file, score = f"{self.dirpath}/{self.filename}.ckpt", state_dict.get("best_model_score")
+        there = Path(file).is_file()
+        own: dict[str, Any] = {"dirpath": self.dirpath, "best_model_path": file if there else ""}
+        own |= {"best_model_score": None, "last_model_path": ""}
+        if score is not None and there:
+            own |= {"best_model_score": score, "kth_value": score}
+            own |= {"kth_best_model_path": file, "best_k_models": {file: score}}
+        super().load_state_dict(own)
+
+
+class FixedNameBest(FixedName):
     """The best checkpoint under one name; a NaN metric counts as worst instead of as best."""
 
     def _save_topk_checkpoint(self, trainer: pl.Trainer, candidates: dict[str, Any]) -> None:
@@ -107,7 +126,7 @@ class FixedNameBest(ModelCheckpoint):
         super()._save_topk_checkpoint(trainer, candidates)
 
 
-class LastEpoch(ModelCheckpoint):
+class LastEpoch(FixedName):
     """A checkpoint after every epoch, as long as writing takes a tenth of the time at most.
 
     Where it takes more, it waits for an epoch at which that is so again, or the last one: a killed

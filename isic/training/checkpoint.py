@@ -1,11 +1,12 @@
 """Checkpoints: written whole or not at all, read without running code.
 
 A checkpoint carries the network's arguments, classes, archive, split hash and resolved config, so
-`load(path)` needs nothing else. Only `weights_only=True` reads happen here.
+`load(path)` needs nothing else. Only `weights_only=True` reads happen here, and what was read is
+checked as a whole (`isic.training.record`) before any of it is used.
 """
 
-import importlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from isic.checksums import check_zip
-from isic.errors import CheckpointError, IsicError
+from isic.config.shapes import Misshapen, check_shape
+from isic.config.stored import Stored
+from isic.config.targets import locate
+from isic.errors import CheckpointError, ConfigError, IsicError
 from isic.runs import PREFIX, whole_file
 from isic.training.losses import Objective
 from isic.training.module import LesionClassifier
+from isic.training.record import NEEDED, RESUMED, check_record, check_weights
 
 log = logging.getLogger(__name__)
 
-NEEDED = {"network", "network_class", "classes", "activation"}
 RECORD = ("config", "info", "split_hash", "index_hash", "metadata", "auxiliary")
 
 
@@ -60,8 +64,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint; never runs code from it."""
-        return read(Path(path))
+        """Read a checkpoint to go on from; never runs code from it."""
+        return resumable(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete one file: Lightning would delete whatever folder or address a resume names."""
+        Path(path).unlink(missing_ok=True)
 
 
 def remove_litter(folder: Path) -> None:
@@ -73,6 +81,22 @@ def remove_litter(folder: Path) -> None:
 
 def read(path: Path | str) -> dict[str, Any]:
     """The checkpoint's dictionary, on the CPU.
+
+    Raises:
+        CheckpointError: See `unchecked`; of a newer format, or with a part that is absent or
+            something else.
+    """
+    plain = unchecked(path)
+    try:
+        check_record(plain["isic"])
+        check_weights(plain.get("state_dict"))
+    except Misshapen as fault:
+        raise CheckpointError(f"{path} is refused: {fault}") from None
+    return plain
+
+
+def unchecked(path: Path | str) -> dict[str, Any]:
+    """The checkpoint's dictionary, whatever it says; for who compares it and uses no part of it.
 
     Raises:
         CheckpointError: No such file, not a checkpoint, torn or damaged, or with code inside.
@@ -89,11 +113,36 @@ def read(path: Path | str) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path} is no checkpoint: {_reason(path, error)}") from None
-    if not isinstance(checkpoint, dict) or not set(checkpoint.get("isic", ())).issuperset(NEEDED):
+    plain: dict[str, Any] = checkpoint if isinstance(checkpoint, dict) else {}
+    record = plain.get("isic")
+    if not isinstance(record, dict) or not NEEDED.issubset(record):
         raise CheckpointError(
             f"{path} is not a checkpoint of this framework: expected a key 'isic' with "
             f"{', '.join(sorted(NEEDED))}. To start from its weights use model.pretrained=PATH."
         )
+    return plain
+
+
+def require(path: Path, record: Mapping[str, Any], *keys: str) -> None:
+    """Raise CheckpointError where a record lacks what says how and on what was trained."""
+    if absent := [key for key in keys if key not in record]:
+        raise CheckpointError(
+            f"{path}: {', '.join(absent)} is absent: the file holds a network and not what it was "
+            "trained on; isic.training.load(path) opens it in Python"
+        )
+
+
+def resumable(path: Path) -> dict[str, Any]:
+    """A checkpoint to go on from.
+
+    Raises:
+        CheckpointError: See `read`; or without what a training goes on from.
+    """
+    checkpoint = read(path)
+    try:
+        check_shape(checkpoint, RESUMED)
+    except Misshapen as fault:
+        raise CheckpointError(f"{path} cannot be resumed from: {fault}") from None
     return checkpoint
 
 
@@ -119,9 +168,16 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def load(
-    path: Path | str, *, classes: tuple[str, ...] | None = None, trust: bool = False
+    path: Path | str,
+    *,
+    classes: tuple[str, ...] | None = None,
+    trust: bool = False,
+    named: frozenset[str] = frozenset(),
 ) -> LesionClassifier:
     """Rebuild the classifier that wrote `path`; its weights are the averaged ones where EMA was on.
+
+    classes: That it must have.
+    trust, named: As `isic.config.stored.Stored` takes them: whose network class may be built.
 
     Raises:
         CheckpointError: See `read`; other classes than asked for; weights that do not fit.
@@ -133,11 +189,11 @@ def load(
             f"{path} predicts {len(record['classes'])} classes ({', '.join(record['classes'])}), "
             f"the archive has {len(classes)} ({', '.join(classes)})"
         )
-    build = _network_class(record["network_class"], trust)
+    build = _network_class(record["network_class"], str(path), trust=trust, named=named)
     try:
         network = build(**{**record["network"], "pretrained": False})
-    except (TypeError, IsicError) as error:
-        raise CheckpointError(f"{path}: its network cannot be built here: {error}") from None
+    except Exception as error:  # whatever its libraries make of arguments that they cannot take
+        raise CheckpointError(f"{path}: its network cannot be built here: {error}") from error
     classifier = LesionClassifier(
         network,
         classes=record["classes"],
@@ -161,18 +217,16 @@ def load_weights(classifier: LesionClassifier, checkpoint: dict[str, Any], path:
         raise CheckpointError(f"{path} does not fit its own architecture: {error}") from None
 
 
-def _network_class(name: str, trust: bool) -> type[nn.Module]:
-    """Import the network's class; only this package's own, unless the user trusts the file."""
-    module, _, attribute = name.rpartition(".")
-    if not module.startswith("isic.models.") and not trust:
-        raise CheckpointError(
-            f"the checkpoint wants the class {name}, which is not of isic.models; "
-            "if you trust the file, add trust=true"
-        )
+def _network_class(
+    name: str, source: str, *, trust: bool, named: frozenset[str]
+) -> type[nn.Module]:
+    """Import the network's class; only this package's own, unless the user answers for it."""
+    node = {"network_class": {"_target_": name}}
+    Stored(node, source, trust, named).check()
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint wants the class {name}: {error}") from None
+        found = locate(name)
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: network_class: {error}") from None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise CheckpointError(f"the checkpoint wants {name} as a network, which is none")
+        raise CheckpointError(f"{source}: network_class: {name} is no network")
     return found

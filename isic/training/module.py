@@ -19,6 +19,7 @@ from isic.training.epoch_metric import Epoch, EpochLoss, EpochOutputs, Metric
 from isic.training.losses import Objective, default_objective, probabilities
 from isic.training.mixing import Mixing
 from isic.training.optim import WarmupCosine, as_before_loading
+from isic.training.record import FORMAT
 from isic.training.tta import Views, averaged_logits
 from isic.training.unfreeze import Finetune, Stages
 
@@ -187,6 +188,7 @@ class LesionClassifier(pl.LightningModule):
         """Add what `load` needs to rebuild the classifier without any config at hand."""
         checkpoint["isic"] = {
             **self.record,
+            "format": FORMAT,
             "network": getattr(self.network, "arguments", {}),
             "network_class": f"{type(self.network).__module__}.{type(self.network).__qualname__}",
             "classes": list(self.classes),

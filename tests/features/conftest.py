@@ -10,10 +10,10 @@ import yaml
 
 from isic.acquire.synthetic import write_isic2024
 from isic.cli import CONF
+from isic.config.targets import locate
 from isic.features.family import Family
 from isic.index.isic2024 import build_index
 from isic.index.schema import sample_rows
-from isic.signatures import locate
 
 # the others (`usual_<data>`) are lists of these
 YAMLS = [p for p in sorted((CONF / "features").glob("*.yaml")) if not p.stem.startswith("usual_")]

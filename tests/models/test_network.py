@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 
+from isic.config.targets import locate
 from isic.errors import ConfigError
 from isic.models.backbone import IMAGENET, input_spec
 from isic.models.network import LesionNetwork
-from isic.signatures import locate
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 # The one that names a folder is tested in test_hf.py.

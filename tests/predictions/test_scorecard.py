@@ -210,5 +210,5 @@ def test_file_is_plain_json_and_keeps_what_a_run_adds(tmp_path: Path) -> None:
     read = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert (read["seconds"], read["n_folds"], read["gone"]) == (3.5, 5, None)
     assert read["metrics"] == found["metrics"]
-    with pytest.raises(DataError, match="no readable score"):
+    with pytest.raises(DataError, match="absent.json cannot be used: No such file"):
         read_score(tmp_path / "absent.json")
