@@ -189,6 +189,8 @@ def _upright(image: Pixels, orientation: int) -> Pixels:
 def _with_pillow(data: bytes, max_pixels: int | None) -> Decoded:
     """Any of PILLOW_FORMATS, in any colour mode, to RGB at full size."""
     _lift_pillows_limit(max_pixels)
+    if jpeg.is_jpeg(data) and data[2:3] != b"\xff":  # stray bytes at once: Pillow knows it no more
+        data = jpeg.SOI + b"".join(piece for _, piece in jpeg.pieces(data))
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
             refuse_bomb(image.height, image.width, max_pixels)

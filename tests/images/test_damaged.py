@@ -158,6 +158,7 @@ def test_what_is_merely_unusual_is_read(form):
     for odd in (
         data + b"what a camera appends",
         data[:2] + b"\xff\xff\xff" + data[2:],
+        data[:2] + b"\0stray" + data[2:],
         data[:before_tables] + b"stray" + data[before_tables:],
         data[:-2] + b"abcd" + EOI,
         data[:-2] + bytes(300) + EOI,
