@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import simplejpeg
 
@@ -28,6 +29,7 @@ FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # of a frame's header: sequential or pr
 # a pass over 1,000 megapixels takes some seconds.
 MAX_SCANS, FEW_SCANS = 100, 20
 MAX_SCANNED = 1_000_000_000
+MAX_PIECES = 10_000  # a colour profile takes up to 255 segments, a table one
 # Not an error: neither simplejpeg nor OpenCV could be asked.
 UNTOLD = "its chroma subsampling keeps damage from being seen"
 
@@ -129,7 +131,9 @@ def refuse_scans(data: bytes, n_pixels: int) -> None:
     if n_pixels * len(data) < MAX_SCANNED and _has_one_scan(data):
         return
     limit = max(FEW_SCANS, min(MAX_SCANS, MAX_SCANNED // max(n_pixels, 1)))
-    found = list(pieces(data))
+    found = list(islice(pieces(data), MAX_PIECES + 1))
+    if len(found) > MAX_PIECES:
+        raise ImageError(f"more than {MAX_PIECES:,} segments and scans; encode it again")
     n_scans = sum(marker == SOS for marker, _ in found)
     if n_scans > limit:
         raise ImageError(

@@ -78,6 +78,12 @@ def test_thousands_of_scans_are_counted_not_decoded(progressive):
     refused(lambda: decode(data), r"2,0\d\d scans .* over the limit")
 
 
+def test_millions_of_segments_are_not_gone_through():
+    data = encoded(photo(0))
+    bomb = data[:2] + b"\xff\xfe\0\x02" * 3_000_000 + data[2:]
+    refused(lambda: decode(bomb), "more than 10,000 segments")
+
+
 def test_few_scans_of_a_large_image_and_many_of_a_small_one_are_read():
     assert decode(encoded(Image.new("RGB", (3000, 3000)), progressive=True)).shape[0] == 3000
     scans = sum(marker == jpeg.SOS for marker, _ in jpeg.pieces(many_scans(60, 40, progressive=1)))
