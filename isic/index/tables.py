@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from isic.errors import DataError, first_five
-from isic.index.id_spellings import IdSpellings
+from isic.index.id_spellings import HOSPITAL, IdSpellings
 from isic.index.image_files import EXTENSIONS, Folders, find_images
 from isic.index.passed_over import UNREAD
 from isic.index.raw_csv import NO_ALIASES, read_csv, without_gaps
@@ -118,8 +118,8 @@ class Reading:
         for name in (c for c in (id_column, *IMAGES) if c in frame):
             frame[name] = without_gaps(bare_ids(frame[name]))
         # Of every table: what one of them spells otherwise would not be joined.
-        for name in (c for c in (*GROUPS, *IMAGES) if c in texts):
-            kind = name if name in GROUPS else "image_id"
+        for name in (c for c in (*GROUPS, *IMAGES, HOSPITAL) if c in texts):
+            kind = "image_id" if name in IMAGES else name
             frame[name] = self.spellings.take(kind, frame[name])
         twice = frame[id_column].notna() & frame[id_column].duplicated()
         if not twice.any():

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from isic.errors import DataError, first_five
+from isic.index.id_spellings import fault_of
+from isic.index.schema import raise_faults
 from isic.split.split_file import TRAINS
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,13 @@ def hospital_folds(rows: pd.DataFrame, group: pd.Series) -> pd.Series:
     number = {name: i for i, name in enumerate(names)}
     fold = home.map(number).astype("Float64").fillna(TRAINS).astype(np.int64)
     return fold.rename("fold")
+
+
+def refuse_spellings(rows: pd.DataFrame, ids: str | None) -> None:
+    """Raise DataError where one hospital has two spellings and `data.index.ids` says nothing."""
+    if ids is None:
+        faults = fault_of(ATTRIBUTION, [rows[ATTRIBUTION]])
+        raise_faults(faults, where="folds by hospital", next_step="Or correct the column.")
 
 
 def _with_two_classes(rows: pd.DataFrame, place: pd.Series) -> list[str]:

@@ -20,7 +20,7 @@ from isic.outputs import output_folder
 from isic.split.given import Named, given_split
 from isic.split.grouped import assign_folds, fixed_folds
 from isic.split.groups import count_groups, group_of, labelled
-from isic.split.hospital import ATTRIBUTION, hospital_folds
+from isic.split.hospital import ATTRIBUTION, hospital_folds, refuse_spellings
 from isic.split.options import Split, SplitOptions
 from isic.split.overlap import Pair, overlap_pairs
 from isic.split.shares import held_out_groups, subsample_groups
@@ -81,6 +81,7 @@ def make_split(
         return open_split(path)
     made = None
     if options.method == "hospital":  # how many folds there are is known afterwards
+        refuse_spellings(_sample_table(index), index.ids)
         made = _made(index, pairs, options)
     path = split_path(
         runs_root,

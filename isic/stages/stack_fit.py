@@ -75,7 +75,8 @@ def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
     rows, samples = stack_rows(request)
     if (rows["split"] == "test").any():
         check_sample(request.index, by_images=False)
-    left = without_hospitals(rows, samples) if request.config["hospitals"] else None
+    ids = request.index.ids
+    left = without_hospitals(rows, samples, ids=ids) if request.config["hospitals"] else None
     refit = bool(request.config["refit"])
     folds: list[Fold] = [*samples.folds, *(["all"] if refit else [])]
     inputs, states = fold_inputs(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from isic.assemble import with_targets
 from isic.predictions import score
-from isic.split.hospital import ATTRIBUTION, hospital_folds
+from isic.split.hospital import ATTRIBUTION, hospital_folds, refuse_spellings
 from isic.split.split_file import HELD_OUT, TRAINS
 from isic.stack import Plan, cross_fit
 from isic.stack.feature_inputs import fold_inputs
@@ -25,12 +25,15 @@ from isic.stages.stack_rows import Request, predictions, run_scores
 log = logging.getLogger(__name__)
 
 
-def without_hospitals(rows: pd.DataFrame, samples: Samples) -> Samples:
+def without_hospitals(rows: pd.DataFrame, samples: Samples, *, ids: str | None) -> Samples:
     """The samples with a fold a hospital.
 
+    ids: Of the index: how spellings of one hospital are taken.
+
     Raises:
-        DataError: Fewer than two hospitals with rows of two classes.
+        DataError: Fewer than two hospitals with rows of two classes, or one in two spellings.
     """
+    refuse_spellings(rows, ids)
     validates = rows.index[(rows["fold"] >= 0) & (samples.target >= 0)]
     fold = pd.Series(HELD_OUT, index=rows.index)
     fold.loc[validates] = hospital_folds(rows.loc[validates], rows["group"])

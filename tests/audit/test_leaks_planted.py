@@ -1,6 +1,7 @@
 """Leaks that no single column shows: group sizes, features made of them, pairs of columns."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,3 +198,12 @@ def test_features_of_lesions_are_those_of_their_images(milk32: Path, tmp_path: P
     assert features is not None and len(features) == len(index.table)
     first = index.table.groupby("lesion_id")["age"].transform("first").to_numpy()
     np.testing.assert_array_equal(features["age"].to_numpy(), first.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["isic2019", "isic2020", "isic2024", "milk10k"])
+def test_real_archives_have_no_new_shortcut(real_root: Path, name: str) -> None:
+    """Neither sizes of groups nor pairs of columns tell a class of the official tables."""
+    reader = importlib.import_module(f"isic.index.{name}")
+    found = odd(reader.build_index(real_root / name))
+    assert "together" not in found.replace("data came together", "")
+    assert "rows of" not in found and "lesions of" not in found

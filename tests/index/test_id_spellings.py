@@ -10,6 +10,7 @@ from isic.errors import ConfigError, DataError
 from isic.index import folder, isic2019, isic2020, isic2024, merged, milk10k
 from isic.index.extra import with_extra
 from isic.index.id_spellings import IdSpellings, key_of, spelled_alike
+from isic.split import SplitOptions, make_split
 from isic.split.groups import group_of
 from tests.index.small_archives import edit, read, write_isic2019, write_isic2020, write_milk10k
 
@@ -163,6 +164,21 @@ def test_a_folder_groups_by_patients_as_told(tmp_path):
         folder.build_index(root)
     for ids, n in (("normalised", 8), ("exact", 16)):
         assert group_of(folder.build_index(root, ids=ids).table).nunique() == n
+
+
+def test_folds_by_hospital_take_two_spellings_as_told(tmp_path):
+    classes = ["nevus", "melanoma"]
+    places = ["Clinic A", "clinic a", "Clinic B"]
+    lines = [f"q{i},{classes[i % 2]},{i},{places[i // 2 % 3]}" for i in range(48)]
+    root = folder_of(tmp_path / "data", lines, header="image,dx,patient,attribution")
+    options = SplitOptions(method="hospital", n_folds=None, seed=None, overlap=False)
+    for ids, n_folds in (("normalised", 2), ("exact", 3)):
+        index = folder.build_index(root, ids=ids)
+        split = make_split(index, options, runs_root=tmp_path / ids, cache_root=tmp_path)
+        assert split.n_folds == n_folds
+    index = folder.build_index(root)  # folds by patient see no hospital
+    with pytest.raises(DataError, match="'Clinic A' and 'clinic a'"):
+        make_split(index, options, runs_root=tmp_path / "runs", cache_root=tmp_path)
 
 
 def test_images_of_two_spellings_are_two_where_each_has_a_file(tmp_path):

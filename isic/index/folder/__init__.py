@@ -28,7 +28,7 @@ from isic.index.folder.names import SPLITS
 from isic.index.folder.read import plain_text, to_number
 from isic.index.folder.table import LEAKS, ROLES, Columns, table_rows
 from isic.index.folder.tables import read_table
-from isic.index.id_spellings import IdSpellings, keys_of
+from isic.index.id_spellings import HOSPITAL, IdSpellings, keys_of
 from isic.index.image_files import Folders, place_below, zips_of
 from isic.index.schema import (
     LEADING,
@@ -164,7 +164,7 @@ def _spelled(
     Raises:
         DataError: Spellings of one id, unless `spellings` has a choice; one image in two rows.
     """
-    groups = [c for c in ("patient_id", "lesion_id") if c in rows]
+    groups = [c for c in ("patient_id", "lesion_id", HOSPITAL) if c in rows]
     rows = rows.assign(**{c: spellings.take(c, rows[c]) for c in groups})
     bare = names.map(without_extension, na_action="ignore")
     key = pd.Series(keys_of(pa.array(bare, pa.string())), index=bare.index)
