@@ -196,3 +196,26 @@ def test_where_only_the_prediction_is_left_batches_may_have_any_size(tmp_path: P
     with pytest.raises(ConfigError, match="data.batch_size: 64 -> 16"):  # it was trained with 64
         RunFolder(tmp_path / "r" / "fold2").claim(batches(16, 1, fold=2), {})
     assert flatten(yaml.safe_load(fold.config_file.read_text()))["data.batch_size"] == 64
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"hydra.searchpath": "[file:///elsewhere]"},
+        {"model": "../../elsewhere/model"},
+        {"model": "resnet18,hydra.run.dir=elsewhere"},
+        {"model": "${oc.env:HOME}"},
+        {"features": ["usual_isic2024", "~model"]},
+        {"+hydra/launcher": "local"},
+        {"model": 3},
+    ],
+)
+def test_choices_that_a_run_states_are_names_and_no_overrides(
+    choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(composition, "_plain", lambda *given: asked.append(given) or {})
+    today = Composition("train", CHOICES)
+    assert today.defaults({"composition": {"choices": {**CHOICES, **choices}}}) is None
+    assert not asked
+    assert today.defaults({"composition": {"choices": CHOICES}}) is not None and asked

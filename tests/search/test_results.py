@@ -6,6 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from isic.errors import CheckpointError
 from isic.search.results import best_trials, drop_weights, ended, summary, write_results
 from tests.search.sweeps import options
 
@@ -80,3 +81,16 @@ def test_the_line_of_the_best(tmp_path: Path) -> None:
     line = summary(study, options(tmp_path))
     assert line.startswith("study: val/auc 0.9 in trial 1: optim.optimizer.lr=")
     assert line.endswith("(2 complete)")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/", "", "0001/../../outside", "1"])
+def test_a_folder_that_a_storage_makes_up_is_not_emptied(tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside" / "fold0" / "checkpoints"
+    outside.mkdir(parents=True)
+    study = study_of(tmp_path, [0.1, 0.9])
+    trial = study.ask()
+    trial.set_user_attr("run", name)
+    study.tell(trial, 0.0)
+    with pytest.raises(CheckpointError, match=r"trial 2 says its folder is .*expected a number"):
+        drop_weights(study, options(tmp_path))
+    assert outside.exists()

@@ -324,3 +324,37 @@ def test_progress_says_the_speed(tmp_path, progress, caplog, capsys):
     else:
         bar = next(c for c in callbacks if isinstance(c, pl.callbacks.RichProgressBar))
         assert "img/s" in bar.get_metrics(trainer, module)
+
+
+def test_a_resume_deletes_nothing_that_a_checkpoint_names_and_finds_its_best_again(tmp_path):
+    """Lightning deletes the folder behind the path that a resumed state calls the best before."""
+    fit(tmp_path, checkpoint_callbacks(tmp_path / "run", monitor="val/score", mode="max"), epochs=2)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    last = torch.load(moved / "last.ckpt", weights_only=True)
+    assert len(last["callbacks"]) == 2
+    for state in last["callbacks"].values():
+        state["dirpath"] = str(moved)
+        state["best_model_path"] = state["kth_best_model_path"] = str(moved / ".." / "victim")
+        if state["best_k_models"]:
+            state["best_k_models"] = {state["best_model_path"]: state["best_model_score"]}
+    torch.save(last, moved / "last.ckpt")
+    best, written = moved / "best.ckpt", (moved / "best.ckpt").read_bytes()
+    saving = checkpoint_callbacks(moved, monitor="val/score", mode="max")
+    fit(tmp_path, saving, epochs=4, ckpt_path=moved / "last.ckpt", weights_only=True)
+    assert victim.is_dir()
+    assert best.read_bytes() == written  # 0.5 of epoch 1, and neither NaN nor 0.3
+    assert saving[0].best_model_path == str(best)
+
+
+def test_one_file_is_deleted_and_no_folder(tmp_path):
+    from isic.training.checkpoint import AtomicCheckpointIO
+
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        AtomicCheckpointIO().remove_checkpoint(tmp_path / "folder")
+    (tmp_path / "file").touch()
+    AtomicCheckpointIO().remove_checkpoint(tmp_path / "file")
+    AtomicCheckpointIO().remove_checkpoint("memory://elsewhere/file")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
