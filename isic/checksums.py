@@ -48,6 +48,10 @@ _BYTES_OF_ZEROS = b"00000000"
 class Damaged(DataError, ValueError):
     """A file is not as it was written. Whoever can make it again catches this as ValueError."""
 
+    def __str__(self) -> str:
+        """Return the message without the stack trace that torch puts before a worker's."""
+        return super().__str__().rpartition("Damaged: ")[2].rstrip()
+
 
 def sealed(content: bytes) -> bytes:
     """Return `content` with the digits of its `BLANK` filled in."""

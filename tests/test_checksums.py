@@ -535,3 +535,33 @@ def test_a_damaged_checkpoint_gives_no_weights_to_begin_with(tmp_path: Path) -> 
     file.path.write_bytes(content)
     with pytest.raises(CheckpointError, match="checksum of .* differs"):
         read_weights(file.path)
+
+
+def test_a_loader_process_that_meets_damage_ends_the_command_in_one_line(tmp_path: Path) -> None:
+    from torch.utils.data import DataLoader
+
+    write_pack(tmp_path / "a.pack", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packfile, "CHECKED_AT_ONCE", 0)
+        content = bytearray((tmp_path / "a.pack").read_bytes())
+        content[packfile.HEADER_BYTES + 5] ^= 8
+        (tmp_path / "a.pack").write_bytes(content)
+        loader: Any = DataLoader(Encoded(Pack(tmp_path / "a.pack")), num_workers=1)
+        with pytest.raises(Damaged) as caught:
+            list(loader)
+    assert caught.value.exit_code == 3
+    assert str(caught.value).startswith(f"{tmp_path / 'a.pack'} has changed since")
+    assert "\n" not in str(caught.value)
+
+
+class Encoded:
+    """A pack as a data set."""
+
+    def __init__(self, pack: Pack) -> None:
+        self.pack = pack
+
+    def __len__(self) -> int:
+        return len(self.pack)
+
+    def __getitem__(self, row: int) -> int:
+        return len(self.pack.encoded(row))

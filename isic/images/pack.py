@@ -2,7 +2,8 @@
 
 `build_pack` finds the pack of these images and options under the cache root, or makes it: under
 a lock that dies with its holder, into a temporary file that gets its name after fsync. The key
-covers root, references, each source's size and mtime, and the options; the root is only read.
+covers root, references, each source's size and mtime, the options, and the versions of the libraries
+that make new pixels; the root is only read.
 Every image is decoded once on the way, so that a broken one is known before the first epoch.
 A packer that takes over from one that was stopped goes on where that one was.
 
@@ -23,6 +24,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
+
 from isic.errors import DataError, IsicError, first_five
 from isic.images.convert import QUALITY, Options, Row, convert
 from isic.images.packfile import (
@@ -37,6 +40,7 @@ from isic.images.packfile import (
 from isic.images.partial import PartialPack, beside, remove_forgotten
 from isic.images.progress import Progress
 from isic.images.sources import (
+    DICOM,
     Ref,
     Sources,
     Stat,
@@ -45,6 +49,7 @@ from isic.images.sources import (
     read_refs,
     stat_files,
 )
+from isic.module_sources import versions
 from isic.runs import waiting_lock
 
 log = logging.getLogger(__name__)
@@ -113,11 +118,31 @@ def build_pack(
 def _file_name(sources: Sources, images: Sequence[Ref], stats: list[Stat], options: Options) -> str:
     """`<archive>-<kind>-<key>.pack`; another key for whatever changes a byte of the pack."""
     mounts = [f"{name}={path}" for name, path in sources.mounts.items()]
-    head = json.dumps([_KEY_FORM, str(sources.root), *mounts, QUALITY, options, stats])
+    made = [
+        _KEY_FORM,
+        str(sources.root),
+        *mounts,
+        QUALITY,
+        options,
+        stats,
+        *_decoders(options, stats),
+    ]
+    head = json.dumps(made)
     body = "\n".join("" if ref is None else ref for ref in images)
     key = hashlib.blake2b(f"{head}\n{body}".encode(), digest_size=8).hexdigest()
     kind = f"pixels{options.pixels}" if options.pixels else f"jpeg{options.resize or ''}"
     return f"{sources.root.name}-{kind}-{key}.pack"
+
+
+def _decoders(options: Options, stats: Sequence[Stat]) -> list[str]:
+    """Versions of the libraries whose pixels a pack holds; none where it holds the source's bytes.
+
+    A pack of the original bytes is decoded when it is read, by whatever is installed then.
+    """
+    made = options.resize is not None or options.pixels is not None
+    names = ("pillow", "simplejpeg") if made else ()
+    dicom = ("pydicom",) if any(name.lower().endswith(DICOM) for name, _, _ in stats) else ()
+    return [*versions(*names, *dicom), *([f"opencv {cv2.__version__}"] if made else [])]
 
 
 def _open_whole(path: Path) -> Pack | None:

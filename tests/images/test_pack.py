@@ -135,6 +135,18 @@ def test_what_changes_the_bytes_changes_the_pack(archive, tmp_path, change):
     assert build_pack(root, refs, cache_root=tmp_path, **options).path != first.path
 
 
+@pytest.mark.parametrize(
+    ("options", "again"), [({}, False), ({"resize": 16}, True), ({"pixels": 16}, True)]
+)
+def test_another_decoder_makes_pixels_again_and_leaves_bytes(
+    archive, tmp_path, monkeypatch, options, again
+):
+    root, refs = archive
+    first = build_pack(root, refs, cache_root=tmp_path, **options)
+    monkeypatch.setattr("isic.images.pack.versions", lambda *names: tuple(f"{n} 0" for n in names))
+    assert (build_pack(root, refs, cache_root=tmp_path, **options).path != first.path) is again
+
+
 def test_pickles_as_its_path(archive, tmp_path):
     root, refs = archive
     pack = build_pack(root, refs * 50, cache_root=tmp_path)
