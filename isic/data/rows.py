@@ -17,6 +17,7 @@ from isic.errors import ConfigError
 from isic.index.in_test import refuse_unseen_in_test, texts_among
 from isic.index.metadata import MetadataEncoder, fit_metadata, named_columns
 from isic.index.schema import Index, sample_rows
+from isic.index.unread_cells import refuse_unread
 from isic.prepare import (
     PixelOptions,
     Rows,
@@ -123,6 +124,7 @@ class FoldRows:
         samples = sample_rows(self.index)
         columns = named_columns(samples, self.metadata, info=self.index.info)
         texts = texts_among(samples, columns)
+        refuse_unread(self.index, columns, key="data.metadata")
         refuse_unseen_in_test(samples, columns, texts=texts, key="data.metadata")
 
     @cached_property
@@ -130,6 +132,7 @@ class FoldRows:
         """What extra heads learn, fitted on the fold's training rows; none by default."""
         if not self.auxiliary:
             return ()
+        refuse_unread(self.index, self.auxiliary, key="auxiliary.columns")
         rows = self.train_rows.table.iloc[self.positions["train"]]
         inputs = self.encoder.columns if self.encoder else ()
         return fit_heads(rows, self.auxiliary, info=self.index.info, inputs=inputs)

@@ -32,12 +32,13 @@ from isic.features.family import Family
 from isic.features.image_scores import input_status, shared_scores, with_scores
 from isic.identity import read_config
 from isic.index.schema import Index, sample_rows
+from isic.index.unread_cells import refuse_unread
 from isic.predictions import ensemble, read_predictions
 from isic.predictions.fitted import Fitted
 from isic.predictions.origin import with_images
 from isic.predictions.table import prob_columns
 from isic.prepare import open_index
-from isic.stack.feature_inputs import applied_inputs
+from isic.stack.feature_inputs import applied_inputs, needed_columns
 from isic.stack.manifest import MANIFEST, Stack, check_applied, open_stack
 from isic.stack.scores import content_hash
 from isic.training.checkpoint import read
@@ -194,6 +195,9 @@ def predict_parts(
     stack, done = parts.stack, {} if done is None else done
     samples = sample_rows(archive.index)
     rows = samples[samples["split"] == "test"].reset_index(drop=True)
+    families: dict[str, Family] = stored_stack(stack, config).make("families")
+    used = needed_columns(families, rows)
+    refuse_unread(archive.index, used, key=f"features of {stack.folder.name}")
     names = [entry["run"] for entry in stack.about["runs"]]
     for name in names:
         if name in done:
@@ -208,7 +212,6 @@ def predict_parts(
         _say_shared_columns(stack)
         rows = with_scores(rows, tables)
         status = input_status(rows["image_id"], tables)
-    families: dict[str, Family] = stored_stack(stack, config).make("families")
     inputs = applied_inputs(
         families, rows, stack.states, stack.about["columns"], info=archive.index.info
     )

@@ -18,6 +18,7 @@ from isic.data import LesionDataModule
 from isic.errors import CheckpointError, ConfigError
 from isic.index import unlabelled
 from isic.index.metadata import MetadataEncoder
+from isic.index.unread_cells import refuse_unread
 from isic.signatures import check_signatures
 from isic.split.split_file import split_hash
 from isic.training.checkpoint import require
@@ -106,7 +107,8 @@ def data_of(
         raise CheckpointError(f"{stored.source}: {error}") from None
     if data.metadata:  # what the checkpoint learned of its own training rows
         require(Path(stored.source), record, "metadata")
-        data.encoder = MetadataEncoder.from_dict(record["metadata"])
+        data.encoder = encoder = MetadataEncoder.from_dict(record["metadata"])
+        refuse_unread(data.index, encoder.columns, key="data.metadata of the checkpoint")
     return data
 
 

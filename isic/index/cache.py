@@ -139,6 +139,7 @@ def _write(path: Path, index: Index) -> None:
         "notes": index.notes,
         "untrained": index.untrained,
         "ids": index.ids,
+        "unread": index.unread,
     }
     table = pa.Table.from_pandas(index.table, preserve_index=False)
     metadata = {METADATA: json.dumps(about).encode(), b"checksum": BLANK.encode()}
@@ -166,4 +167,5 @@ def _read(path: Path, root: Path) -> Index | None:
         return None
     frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     info = DatasetInfo.from_dict(about["info"])
-    return Index(frame, info, root, mounts, about["notes"], about["untrained"], about["ids"])
+    kept = {key: about[key] for key in ("notes", "untrained", "ids", "unread")}
+    return Index(frame, info, root, mounts, **kept)

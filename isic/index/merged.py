@@ -37,6 +37,7 @@ from isic.index.schema import (
     standard_columns,
 )
 from isic.index.sites import coarse_site
+from isic.index.unread_cells import together
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,11 @@ def build_index(
     # SIIM's `torso` says neither front nor back: archives meet at the coarse level only.
     table["site"] = coarse_site(table["site"])
     raise_faults(faults_of(table, info), where="the merged index", next_step="See the parts.")
-    return Index(table, info, Path(root), mounts, [*notes, *own_notes], ids=ids)
+    unread: dict[str, str] = {}
+    for part in read:
+        unread = together(unread, {c: t for c, t in part.index.unread.items() if c in table})
+    notes += own_notes
+    return Index(table, info, Path(root), mounts, notes, ids=ids, unread=unread)
 
 
 def _checked(parts: Sequence[str], target: str, places: Mapping[str, str]) -> list[str]:

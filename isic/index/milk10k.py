@@ -35,6 +35,7 @@ from isic.index.milk10k_columns import (
 from isic.index.schema import DatasetInfo, Index
 from isic.index.sites import SOURCES, deepest_site
 from isic.index.tables import NO_ROWS, Reading, not_of, one_hot_target
+from isic.index.unread_cells import together, without_odd_codes
 
 _URL = "https://isic-archive.s3.amazonaws.com/challenges/milk10k"
 _FILES = (
@@ -143,8 +144,9 @@ def _metadata(reading: Reading, path: Path) -> pd.DataFrame:
     rows = reading.csv(path, METADATA, id_column="isic_id", aliases=ALIASES)
     rows["milk10k_site"] = rows["site"]
     tone = rows["skin_tone_class"]
-    reading.faults += not_of(tone[tone.notna()], range(6), rows["isic_id"], what=path.name)
-    return rows.assign(skin_tone_class=tone.where(tone.isin(range(6))).astype("Int64"))
+    tone, unread = without_odd_codes(tone, range(6), rows["isic_id"], what=path.name)
+    reading.unread = together(reading.unread, unread)
+    return rows.assign(skin_tone_class=tone.astype("Int64"))
 
 
 def _bundle(reading: Reading) -> pd.DataFrame:

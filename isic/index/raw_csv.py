@@ -42,13 +42,15 @@ NO_ALIASES: Mapping[str, str] = {}
 class RawTable:
     """A file as read: `table` holds the known columns that are there, in file order.
 
-    faults: What must be corrected; notes: what was met and left aside.
+    faults: What must be corrected; notes: what was met and left aside; unread: column -> sentence,
+    of cells that are no number and are null in `table`.
     """
 
     path: Path
     table: Any
     faults: list[str]
     notes: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
 
     def has(self, column: str) -> bool:
         """Whether the file has the column."""
@@ -97,20 +99,21 @@ def read_csv(
         known = _delimiter_fault(header) or faults
         raise DataError("\n".join([f"{path} cannot be read; {found}", *known]))
     present = {c: columns[c] for c in header if c in columns}
+    unread: dict[str, str] = {}
     try:
         table = _read(path, present, header)
     except pa.ArrowInvalid as error:
         refuse_lost_rows(path)
         table = _read_as_text(path, present, header, error)
         table, unparsed = _parse_numbers(table, present, id_column)
-        faults += [f"{path.name}: {fault}" for fault in unparsed]
+        unread = {column: f"{path.name}: {fault}" for column, fault in unparsed.items()}
     refuse_lost_rows(path, table.num_rows + 1)
     if table.num_rows == 0:
         faults.append(f"{path.name}: has a header but no rows")
     if refuse_extra:
         faults += [f"{fault}; remove them from the file, or download it again" for fault in strange]
-        return RawTable(path, table, faults, notes)
-    return RawTable(path, table, faults, notes + strange)
+        return RawTable(path, table, faults, notes, unread)
+    return RawTable(path, table, faults, notes + strange, unread)
 
 
 def without_gaps(values: pd.Series, *, group: bool = False) -> pd.Series:
@@ -192,21 +195,22 @@ def _read_as_text(path: Path, kinds: Mapping[str, str], header: list[str], cause
         ) from cause
 
 
-def _parse_numbers(table: Any, kinds: Mapping[str, str], id_column: str) -> tuple[Any, list[str]]:
-    """Turn text into numbers (NaN where it is none) and name rows and values that are not."""
-    faults = []
+def _parse_numbers(
+    table: Any, kinds: Mapping[str, str], id_column: str
+) -> tuple[Any, dict[str, str]]:
+    """Turn text into numbers (NaN where it is none); column -> rows and values that are not."""
+    unread = {}
     ids = table.column(id_column).to_pandas()
     for column in (c for c, kind in kinds.items() if kind == "number"):
         values = table.column(column).to_pandas()
         number = pd.to_numeric(values, errors="coerce")
         bad = values.notna() & number.isna()
         if bad.any():
-            first = values[bad].iloc[0]
-            named = first_five(ids[bad])
-            faults.append(f"{column} must be a number, got {first!r} in {bad.sum()} rows: {named}")
+            got = f"{values[bad].iloc[0]!r} in {bad.sum()} rows: {first_five(ids[bad])}"
+            unread[column] = f"{column} must be a number, got {got}"
         parsed = pa.array(number.astype("float64"), from_pandas=True)
         table = table.set_column(table.column_names.index(column), column, parsed)
-    return table, faults
+    return table, unread
 
 
 def parse_binary(values: pd.Series, ids: pd.Series, *, what: str) -> tuple[pd.Series, list[str]]:

@@ -92,6 +92,8 @@ class Index:
         there, and what to do; see `refuse_untrained`.
     max_pixels: Of an image; larger ones count as unreadable.
     ids: How spellings of one id were taken: `exact`, `normalised`, or None: there are none.
+    unread: Column -> a sentence on cells in it that could not be read, null in the table; see
+        `isic.index.unread_cells`.
     """
 
     table: pd.DataFrame
@@ -102,6 +104,7 @@ class Index:
     untrained: str = ""
     ids: str | None = None
     max_pixels: int = MAX_PIXELS
+    unread: dict[str, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> Sources:

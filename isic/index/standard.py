@@ -16,7 +16,6 @@ from isic.index.image_files import zips_of
 from isic.index.schema import DatasetInfo, one_hot, standard_columns
 
 NUMBERS = ("age",)
-OLDEST = 120
 
 
 def empty_table(columns: Mapping[str, str]) -> pd.DataFrame:
@@ -24,16 +23,6 @@ def empty_table(columns: Mapping[str, str]) -> pd.DataFrame:
     types = {"text": pd.Series(pa.nulls(0, pa.string()).to_pandas()).dtype, "number": np.float64}
     types |= {"code": pd.Int64Dtype()}
     return pd.DataFrame({c: pd.Series([], dtype=types[kind]) for c, kind in columns.items()})
-
-
-def odd_ages(table: pd.DataFrame) -> list[str]:
-    """A fault for ages that nobody has: published ones are 0 to 90."""
-    odd = table["age"].notna() & ~table["age"].between(0, OLDEST)
-    if not odd.any():
-        return []
-    named = first_five(table.loc[odd, "image_id"])
-    got = first_five(f"{age:g}" for age in table.loc[odd, "age"].unique())
-    return [f"age must be 0..{OLDEST} years, got {got} in {int(odd.sum())} rows: {named}"]
 
 
 def standard_table(rows: pd.DataFrame, info: DatasetInfo) -> pd.DataFrame:

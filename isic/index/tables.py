@@ -9,7 +9,7 @@ knows is said, since its lesion or its label would be missing silently.
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from isic.index.schema import (
     raise_faults,
 )
 from isic.index.sites import canonical_site
-from isic.index.standard import empty_table, odd_ages, standard_table, without_image
+from isic.index.standard import empty_table, standard_table, without_image
 from isic.index.table_files import NoTrainTable, how_to_get, no_table, tables_of
+from isic.index.unread_cells import Unread, standard_names, together, unread_notes, without_odd_ages
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Reading:
     notes: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
     untrained: str = ""
+    unread: Unread = field(default_factory=dict)
     tables: dict[str, Path] = field(init=False, repr=False)
     spellings: IdSpellings = field(init=False, repr=False)
 
@@ -109,6 +111,7 @@ class Reading:
         self.read.append(path.name)
         self.faults += raw.faults
         self.notes += raw.notes
+        self.unread = together(self.unread, raw.unread)
         frame: pd.DataFrame = raw.table.to_pandas()
         for name in (c for c in columns if c not in frame and c not in optional):
             frame[name] = np.nan if columns[name] == "number" else None
@@ -203,8 +206,10 @@ class Reading:
 
     def refuse(self) -> None:
         """Raise DataError with all faults so far; do nothing where there is none."""
+        faults = [*self.spellings.faults(), *self.faults]
+        faults += unread_notes(self.unread) if faults else []  # no faults by themselves
         raise_faults(
-            list(dict.fromkeys([*self.spellings.faults(), *self.faults])),
+            list(dict.fromkeys(faults)),
             where=f"{self.info.name} in {self.root.absolute()}",
             next_step=how_to_get(self.info, self.root),
         )
@@ -236,18 +241,13 @@ class Reading:
         """Name the sites canonically, check the table of standard columns, raise or return it."""
         table["site"], notes = canonical_site(table["site"])
         self.notes += notes
-        self.faults += [*odd_ages(table), *faults_of(table, self.info)]
+        table["age"], unread = without_odd_ages(table, standard_names(self.unread))
+        self.faults += faults_of(table, self.info)
         self.refuse()
-        self.notes += self.spellings.notes()
+        self.notes += [*self.spellings.notes(), *unread_notes(unread)]
         log.info("%s: %d rows read from %s", self.info.name, len(table), self.root)
-        return Index(
-            table,
-            self.info,
-            self.root,
-            notes=self.notes,
-            untrained=self.untrained,
-            ids=self.spellings.choice,
-        )
+        index = Index(table, self.info, self.root, notes=self.notes, untrained=self.untrained)
+        return replace(index, ids=self.spellings.choice, unread=unread)
 
 
 def bare_ids(ids: pd.Series) -> pd.Series:

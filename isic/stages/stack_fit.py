@@ -31,6 +31,7 @@ from isic.audit.cautions import pseudo_cautions, shortcut_cautions
 from isic.dashboard import publish
 from isic.index.in_test import differences
 from isic.index.schema import index_hash
+from isic.index.unread_cells import refuse_unread
 from isic.predictions import read_predictions, score, write_predictions, write_score
 from isic.predictions.fitted import fit_to
 from isic.predictions.origin import with_images
@@ -39,7 +40,7 @@ from isic.report.importance import write_importance
 from isic.runs import write_text
 from isic.split.split_file import HELD_OUT
 from isic.stack import CrossFit, Plan, cross_fit
-from isic.stack.feature_inputs import States, category_columns, fold_inputs
+from isic.stack.feature_inputs import States, category_columns, fold_inputs, needed_columns
 from isic.stack.importance import importance_table
 from isic.stack.inputs import Fold, FoldInputs, Samples
 from isic.stack.manifest import save_stack
@@ -73,6 +74,7 @@ def fit_and_write(request: Request, *, begin: Callable[[], None]) -> None:
     """
     started = time.perf_counter()
     rows, samples = stack_rows(request)
+    refuse_unread(request.index, needed_columns(request.families, rows), key="features")
     if (rows["split"] == "test").any():
         check_sample(request.index, by_images=False)
     ids = request.index.ids

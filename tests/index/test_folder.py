@@ -15,6 +15,7 @@ from isic.images.sources import check_refs
 from isic.index.folder import INFO, build_index
 from isic.index.folder.files import image_names, safe_ids
 from isic.index.schema import ID_PATTERN, faults_of, standard_columns
+from isic.index.unread_cells import refuse_unread
 
 ARCHIVE = (
     "isic_id,attribution,copyright_license,age_approx,anatom_site_general,diagnosis_1,diagnosis_2,"
@@ -284,13 +285,20 @@ FAULTY = [
     ("", "is not a readable UTF-8 CSV: Empty CSV file"),
     ("image,label,split\na,x,train\nb,y,train\nc,,train\n", "1 train rows have no label: c"),
     ("image,label,split\na,x,fold1\nb,y,train\n", "split must be one of .* got 'fold1'"),
-    ("image,label,age\na,x,old\nb,y,3\n", "age must be a number, got 'old' in 1 rows: a"),
     ("image,label,label\na,x,x\n", "names a column twice: label"),
     ("image,label\n", "has a header but no rows"),
     ("picture,label\na,x\n", "no column of image names; .*data.index.columns.image"),
     ("image,word\na,x\nb,y\n", "no row has a label; .*data.index.columns.label"),
     ("image,label\na,view\nb,y\n", "named like columns of the index: view"),
 ]
+
+
+def test_an_age_that_is_no_number_is_missing_until_a_model_asks_for_it(tmp_path):
+    index = build_index(table(tmp_path, "image,label,age\na,x,old\nb,y,3\n"))
+    assert index.table["age"].tolist()[1] == 3 and index.table["age"].isna().sum() == 1
+    assert any("age must be a number, got 'old' in 1 rows: a" in note for note in index.notes)
+    with pytest.raises(DataError, match="data.metadata: age must be a number, got 'old'"):
+        refuse_unread(index, ["age"], key="data.metadata")
 
 
 @pytest.mark.parametrize(("body", "message"), FAULTY)

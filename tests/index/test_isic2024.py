@@ -175,7 +175,6 @@ FAULTS = [
     ("target", "0.5", "got '0.5'"),
     ("target", "", "target is empty in 1 rows: ISIC_"),
     ("target", "NA", "target is empty in 1 rows: ISIC_"),
-    ("tbp_lv_A", "wide", "tbp_lv_A must be a number, got 'wide' in 1 rows: ISIC_"),
 ]
 
 

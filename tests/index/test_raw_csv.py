@@ -48,8 +48,10 @@ def test_unknown_columns_are_a_fault_or_a_note(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cell", ["1_0", "5;0", "five", "0x5"])
 def test_what_is_no_number_is_named(tmp_path: Path, cell: str) -> None:
     path = written(tmp_path / "t.csv", f"id,age,label\na,5,1\nb,{cell},1\n")
-    faults = read_csv(path, columns=KINDS, id_column="id").faults
-    assert faults == [f"t.csv: age must be a number, got {cell!r} in 1 rows: b"]
+    raw = read_csv(path, columns=KINDS, id_column="id")
+    assert raw.unread == {"age": f"t.csv: age must be a number, got {cell!r} in 1 rows: b"}
+    assert raw.faults == []  # whether the column is used is not known here
+    assert raw.column("age").isna().tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

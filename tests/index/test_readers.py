@@ -2,6 +2,7 @@
 
 import importlib
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from isic.errors import DataError
 from isic.index import isic2024
 from isic.index.schema import Index, faults_of, sample_rows, standard_columns
+from isic.index.unread_cells import refuse_unread
 from tests.index.small_archives import LABELS, TRAIN_TABLE, WRITERS, edit, read
 
 READERS = tuple(WRITERS)
@@ -274,8 +276,12 @@ def test_the_facts_of_an_archive_are_plain(name: str) -> None:
 @pytest.mark.parametrize("age", ["-5", "200", "inf", "1e400"])
 def test_an_age_that_nobody_has_is_named(name: str, root: Path, age: str) -> None:
     edit(root / TRAIN_TABLE[name][0], "age_approx", age)
-    with pytest.raises(DataError, match=r"age must be 0\.\.120 years, got .* in 1 rows: ISIC_"):
-        build(name, root)
+    index = build(name, root)
+    assert re.search(r"age must be 0\.\.120 years, got .* in 1 rows: ISIC_", index.unread["age"])
+    assert index.table["age"].between(0, 120).sum() == index.table["age"].notna().sum()
+    refuse_unread(index, ["sex", "site"], key="data.metadata")
+    with pytest.raises(DataError, match=r"data.metadata: age must be 0.*Correct these cells"):
+        refuse_unread(index, ["age"], key="data.metadata")
 
 
 ODD = (

@@ -25,7 +25,7 @@ from isic.index.folder.files import image_names, safe_ids, without_extension
 from isic.index.folder.labels import TARGETS, Labels, class_names, labels_of, one_spelling
 from isic.index.folder.match import Finder
 from isic.index.folder.names import SPLITS
-from isic.index.folder.read import plain_text, to_number
+from isic.index.folder.read import plain_text, with_ages
 from isic.index.folder.table import LEAKS, ROLES, Columns, table_rows
 from isic.index.folder.tables import read_table
 from isic.index.id_spellings import HOSPITAL, IdSpellings, keys_of
@@ -43,6 +43,7 @@ from isic.index.schema import (
     standard_columns,
 )
 from isic.index.sites import canonical_site
+from isic.index.unread_cells import unread_notes
 
 INFO = DatasetInfo(
     name="folder",
@@ -104,8 +105,10 @@ def build_index(
     rows["target"] = labels.text.map({n: i for i, n in enumerate(names)}).astype("Int64")
     rows["diagnosis"] = labels.raw
     info = _info(rows, names)
-    index = Index(_standard(rows, info, notes), info, root, ids=ids)
+    rows, unread = with_ages(rows)
+    index = Index(_standard(rows, info, notes), info, root, ids=ids, unread=unread)
     notes += [*labels.notes, *split_notes, *spellings.notes(), *_facts(index.table, info)]
+    notes += unread_notes(unread)
     raise_faults(
         faults_of(index.table, info),
         where=f"the folder {root.absolute()}",
@@ -247,7 +250,7 @@ def _standard(rows: pd.DataFrame, info: DatasetInfo, notes: list[str]) -> pd.Dat
     known: Mapping[str, object] = {
         "archive": info.name,
         "view": rows["view"].fillna(info.views[0]) if "view" in rows else info.views[0],
-        "age": _age(rows) if "age" in rows else float("nan"),
+        "age": rows.get("age", float("nan")),
         "sex": rows["sex"].str.lower() if "sex" in rows else None,
         "site": site,
         **{name: classes[name] for name in info.classes},
@@ -269,17 +272,6 @@ def _own(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, str]:
     made = {*LEADING, *TRAILING, *USE, *PLANNED, *classes}
     given = {*ROLES, *LEADING}
     return {c: f"raw_{c}" if c in made else c for c in rows.columns if c not in given}
-
-
-def _age(rows: pd.DataFrame) -> pd.Series:
-    age = to_number(rows["age"])
-    bad = rows["age"].notna() & age.isna()
-    if bad.any():
-        raise DataError(
-            f"age must be a number, got {rows.loc[bad, 'age'].iloc[0]!r} in {int(bad.sum())} rows: "
-            f"{first_five(rows.loc[bad, 'image_id'])}; correct it, or data.index.columns.age=false"
-        )
-    return age
 
 
 def _facts(table: pd.DataFrame, info: DatasetInfo) -> list[str]:

@@ -115,6 +115,20 @@ def to_number(values: pd.Series) -> pd.Series:
     return pd.to_numeric(bare, errors="coerce").astype("float64")
 
 
+def with_ages(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Rows with ages as numbers, null where a cell holds none, and a sentence on such cells."""
+    if "age" not in rows:
+        return rows, {}
+    age = to_number(rows["age"])
+    bad = rows["age"].notna() & age.isna()
+    rows, words = rows.assign(age=age), rows.loc[bad, "age"]
+    if words.empty:
+        return rows, {}
+    got = f"{words.iloc[0]!r} in {len(words)} rows: {first_five(rows.loc[bad, 'image_id'])}"
+    mend = "data.index.columns.age=COLUMN names another column"
+    return rows, {"age": f"age must be a number, got {got} ({mend})"}
+
+
 def flags_of(cells: pd.DataFrame) -> list[str]:
     """The columns whose known cells are all 0 or 1."""
     number = cells.apply(pd.to_numeric, errors="coerce")
