@@ -32,7 +32,7 @@ from isic.config import SCHEMAS
 from isic.config.paths import changed_paths, expand_variables
 from isic.config.words import checked_words, unread_word
 from isic.errors import ConfigError, IsicError
-from isic.outputs import mark_earlier
+from isic.outputs import keep_apart
 from isic.streams import print_result, was_shown
 
 log = logging.getLogger(__name__)
@@ -165,16 +165,8 @@ def _take_paths(cfg: DictConfig) -> None:
         OmegaConf.update(cfg, key, value, merge=False)
     if "paths" in cfg:  # what relative paths of a stored config begin at
         OmegaConf.update(cfg, "paths.cwd", os.getcwd(), force_add=True)
-    data = [OmegaConf.select(cfg, key) for key in ("data.root", "images")]
-    roots = [os.path.realpath(place) for place in data if isinstance(place, str)]
-    output, runs = (OmegaConf.select(cfg, key) for key in ("output", "paths.runs"))
-    if isinstance(output, str) and os.path.realpath(output) in roots:
-        raise ConfigError(
-            f"output: {output} is the folder of the images, and results in it would be read as "
-            "data; name a folder of its own"
-        )
-    if runs and any(f"{os.path.realpath(runs)}/".startswith(f"{root}/") for root in roots):
-        mark_earlier(Path(runs))
+    places = {k: OmegaConf.select(cfg, k) for k in ("data.root", "images", "output", "paths.runs")}
+    keep_apart(**{key.replace(".", "_"): value for key, value in places.items()})
 
 
 def _said(error: BaseException) -> BaseException:

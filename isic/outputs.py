@@ -5,8 +5,12 @@ images has them there by default. The mark is a file in the folder itself, so th
 results wherever they are moved, and whichever command walks through the folder.
 """
 
+import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from isic.errors import ConfigError
 
 OUTPUT_MARK = ".isic-output"
 
@@ -34,3 +38,22 @@ def mark_earlier(runs_root: Path) -> None:
         ours = child.name in ("splits", "predictions", "checks") or (child / "config.yaml").exists()
         if child.is_dir() and (ours or any(child.glob("fold*/config.yaml"))):
             output_folder(child)
+
+
+def keep_apart(*, data_root: Any, images: Any, output: Any, paths_runs: Any) -> None:
+    """Refuse results in the folder of the data itself; mark earlier results that lie below it.
+
+    Takes values of a config's keys, whatever they are: only paths count.
+
+    Raises:
+        ConfigError: `output` is a folder of data.
+    """
+    data = [os.path.realpath(place) for place in (data_root, images) if isinstance(place, str)]
+    if isinstance(output, str) and os.path.realpath(output) in data:
+        raise ConfigError(
+            f"output: {output} is the folder of the images, and results in it would be read as "
+            "data; name a folder of its own"
+        )
+    runs = os.path.join(os.path.realpath(paths_runs), "") if paths_runs else ""
+    if any(runs.startswith(os.path.join(root, "")) for root in data):
+        mark_earlier(Path(paths_runs))
