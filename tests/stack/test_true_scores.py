@@ -201,7 +201,7 @@ def test_rows_that_no_run_could_read_keep_their_status(tmp_path: Path, status: s
     assert pd.read_csv(folder / "submission.csv")["target"].notna().all()
     table = read_predictions(tmp_path / "runs/a/test.parquet")
     applied = predict_parts(
-        Parts(open_stack(folder), {}, {}), Archive(index, root), {}, {"a": table}
+        Parts(open_stack(folder), {}, {}), Archive(index, root), {"trust": False}, {"a": table}
     ).set_index("image_id")
     assert applied.loc[gone[1], "status"].tolist() == [status]
     pd.testing.assert_frame_equal(
