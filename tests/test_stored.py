@@ -382,3 +382,20 @@ def test_a_score_that_is_none_ends_with_its_file(
     (copied / "a" / "score.json").write_text(text)
     runs(verb("runs", paths={"runs": str(copied)}))
     assert "score.json cannot be used" in caplog.text and said in caplog.text
+
+
+@pytest.mark.slow
+def test_the_commands_end_with_4_and_run_nothing(
+    commands: Any, two_folds: tuple[Path, str], tmp_path: Path, mark: Path
+) -> None:
+    run = Path(shutil.copytree(two_folds[0], tmp_path / "runs" / "two"))
+    path = run / "fold0" / "checkpoints" / "last.ckpt"
+    checkpoint, env = read(path), {"ISIC_RUNS_ROOT": str(run.parent), "PYTHONPATH": str(tmp_path)}
+    config = checkpoint["isic"]["config"]
+    for place in (("split", TARGET), ("data", "views"), ("metrics", "functions", "auc")):
+        payload = EVIL if place[-1] == TARGET else {TARGET: EVIL}
+        checkpoint["isic"]["config"] = planted(config, place, payload)
+        torch.save(checkpoint, path)
+        code, text = commands.run("predict.py", "ckpt=two", env=env)
+        assert code == 4 and "trust=true lets it import" in text and place[0] in text, text
+    assert not mark.exists() and "Traceback" not in text

@@ -14,6 +14,7 @@ The trap: no image of a patient is among them; those are sent with `logger.wandb
 
 import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,9 +99,10 @@ def open_run(
 def run_id(folder: Path) -> str:
     """The same id for every continuation of a run, kept in its folder."""
     path = folder / "wandb-id.txt"
-    if not path.exists():
-        write_text(path, secrets.token_hex(4))
-    return path.read_text().strip()
+    kept = path.read_text(errors="replace").strip() if path.exists() else ""
+    if not re.fullmatch(r"[\w-]{1,64}", kept):  # it names a folder: `../..` would lead elsewhere
+        write_text(path, kept := secrets.token_hex(4))
+    return kept
 
 
 def log_result(run: Any, folder: Path, result: Mapping[str, Any]) -> None:

@@ -30,13 +30,12 @@ from numpy.typing import NDArray
 
 from isic.config.targets import targets_of
 from isic.data import LesionDataModule
-from isic.engine.build import build_data, quiet
+from isic.engine.build import quiet
 from isic.engine.content import Described
 from isic.engine.inference import find_checkpoints, lone_trainer, predict_rows
 from isic.engine.soft_labels import keep_labels, kept_labels
-from isic.engine.trained import fold_config, kept_split, side_of, stored_config
+from isic.engine.trained import fold_config, kept_split, seen_by, stored_config
 from isic.errors import CheckpointError, ConfigError, DataError, first_five
-from isic.index.metadata import MetadataEncoder
 from isic.index.schema import archive_hash, index_hash
 from isic.predictions import assemble_oof
 from isic.runs import waiting_lock
@@ -48,8 +47,6 @@ from isic.training.hardware import TrainerOptions
 log = logging.getLogger(__name__)
 
 Probs = NDArray[np.float64]
-# Of a teacher's own data: how its images are made, and what it is told beside them.
-ITS_OWN = ("views", "metadata", "cache", "resize", "crop_border", "colour_constancy")
 
 
 @dataclass(frozen=True)
@@ -274,7 +271,7 @@ def _predicted(
     frames = []
     for path in checkpoints:
         log.info("teacher: predicting with %s", path)
-        own = _seen_by(path, read(path)["isic"], config)
+        own = seen_by(path, read(path)["isic"], config)
         rows = own.rows_of(data.train_rows.table)
         trust, named = bool(config.get("trust")), targets_of(config)
         classifier = load(path, classes=data.index.info.classes, trust=trust, named=named)
@@ -284,14 +281,3 @@ def _predicted(
             predict_rows(lone_trainer(options), classifier, own, rows, every, fold=TRAINS)
         )
     return frames
-
-
-def _seen_by(path: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataModule:
-    """The student's archive as a teacher's checkpoint sees images and metadata."""
-    trained = stored_config(path, record, config).config["data"]
-    seen = {k: trained[k] for k in ITS_OWN if k in trained}
-    merged = {**config["data"], **seen, "image_size": side_of(path, record)}
-    data = build_data({**config, "data": merged, "auxiliary": None})
-    if data.metadata:
-        data.encoder = MetadataEncoder.from_dict(record["metadata"])
-    return data

@@ -15,6 +15,7 @@ from isic.config.shapes import read_stored
 from isic.config.stored import Stored
 from isic.config.targets import targets_of
 from isic.data import LesionDataModule
+from isic.engine.build import build_data
 from isic.errors import CheckpointError, ConfigError
 from isic.index import unlabelled
 from isic.index.metadata import MetadataEncoder
@@ -24,6 +25,8 @@ from isic.split.split_file import split_hash
 from isic.training.checkpoint import require
 from isic.training.tta import loaded_size
 
+# Of a teacher's own data: how its images are made, and what it is told beside them.
+ITS_OWN = ("views", "metadata", "cache", "resize", "crop_border", "colour_constancy")
 FOLD = {
     "fold": (range(10_000), {"all"}),
     "n_folds": range(1, 10_000),
@@ -119,3 +122,19 @@ def kept_split(record: Mapping[str, Any], *, runs: Path) -> Path | None:
         if path.is_file() and split_hash(path) == record.get("split_hash"):
             return path
     return None
+
+
+def seen_by(path: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> LesionDataModule:
+    """The student's archive as a teacher's checkpoint sees images and metadata."""
+    trained = stored_config(path, record, config).config["data"]
+    seen = {k: trained[k] for k in ITS_OWN if k in trained}
+    merged = {**config["data"], **seen, "image_size": side_of(path, record)}
+    try:
+        check_signatures(merged, "data")
+        data = build_data({**config, "data": merged, "auxiliary": None})
+    except ConfigError as error:  # the student's own `data` was taken already
+        raise CheckpointError(f"distill.teacher: {path}: {error}") from None
+    if data.metadata:
+        require(path, record, "metadata")
+        data.encoder = MetadataEncoder.from_dict(record["metadata"])
+    return data
