@@ -50,8 +50,10 @@ from isic.runs import RunFolder, read_config, whole_file
 from isic.search.journal import Journal
 from isic.split import SplitOptions, make_split
 from isic.split.overlap import _kept as kept_pairs
-from isic.stack import manifest
+from isic.stack.cross_fit import Task
+from isic.stack.fitted import Fitted as Stacker
 from isic.stack.manifest import open_stack, save_stack
+from isic.stack.stackers import RankAverage
 from isic.stages.runs import study_lines
 from tests.predictions.test_fitted import oof
 
@@ -181,7 +183,7 @@ def of_score(folder: Path, archive: Path) -> Kind:
     metrics = {name: {"value": 0.51234, "low": 0.4, "high": 0.61} for name in ("auc", "pauc")}
     score = {"metrics": metrics, "n": 120, "interval_over": "patient", "warnings": ["odd"]}
     path = write_score(folder / "score.json", score)
-    return Kind(path, lambda: (read_score(path), RunFolder(folder).score()))
+    return Kind(path, lambda: read_score(path))
 
 
 def of_thresholds(folder: Path, archive: Path) -> Kind:
@@ -199,12 +201,14 @@ def of_config(folder: Path, archive: Path) -> Kind:
 def a_stack(folder: Path) -> Callable[[], Any]:
     about = {"name": "s", "classes": ["a", "b"], "combine": "mean", "runs": ["r1", "r2"]}
     states = {0: {"groups": {"mean": 0.25, "n": 12}}}
-    save_stack(folder, {}, columns={0: ["score_r1", "score_r2"]}, states=states, about=about)
+    model = RankAverage.from_dict({"positions": [[0], [1]]})
+    models = {Task("rank", 0, 0): Stacker("rank_average", model, (0, 1), n_classes=2)}
+    save_stack(folder, models, columns={0: ["score_r1", "score_r2"]}, states=states, about=about)
 
     def read() -> Any:
         found = open_stack(folder)
-        entry = found.about["features"]["0"]
-        return found.about, json.loads(manifest._read(folder / entry["file"], entry["sha256"]))
+        fitted = {task: one.to_text() for task, one in found.models.items()}
+        return found.about, found.states, fitted
 
     return read
 
@@ -217,16 +221,21 @@ def of_stack_state(folder: Path, archive: Path) -> Kind:
     return Kind(folder / "models" / "features-fold0.json", a_stack(folder))
 
 
+def of_stack_model(folder: Path, archive: Path) -> Kind:
+    read = a_stack(folder)
+    return Kind(folder / "models" / "rank-fold0-seed0.json", read)
+
+
 def of_checkpoint(folder: Path, archive: Path) -> Kind:
     import torch
 
     from isic.training.checkpoint import AtomicCheckpointIO, read
 
-    record = {"network": {}, "network_class": "x", "classes": ["a"], "activation": "sigmoid"}
-    metadata = {"means": {"age": 51.25}, "levels": {"sex": ["female", "male"]}}
+    record = {"network": {}, "network_class": "x", "classes": ["a", "b"], "activation": "sigmoid"}
+    record |= {"auxiliary": [{"name": "size", "classes": [], "mean": 51.25, "std": 3.5}]}
     weights = {f"network.{i}": torch.arange(6.0) + i for i in range(4)}
     path = folder / "last.ckpt"
-    checkpoint = {"isic": {**record, "metadata": metadata}, "epoch": 3, "state_dict": weights}
+    checkpoint = {"isic": record, "epoch": 3, "state_dict": weights}
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
 
     def plain() -> Any:
@@ -281,6 +290,7 @@ KINDS = [
     of_config,
     of_stack,
     of_stack_state,
+    of_stack_model,
     of_checkpoint,
     of_soft_labels,
     of_journal,

@@ -2,7 +2,7 @@
 
 `build_pack` finds the pack of these images and options under the cache root, or makes it: under
 a lock that dies with its holder, into a temporary file that gets its name after fsync. The key
-covers root, references, each source's size and mtime, the options, and the versions of the libraries
+covers root, references, each source's size and mtime, the options, and the versions of libraries
 that make new pixels; the root is only read.
 Every image is decoded once on the way, so that a broken one is known before the first epoch.
 A packer that takes over from one that was stopped goes on where that one was.
