@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from isic.audit.predictors import Codes, Numbers, Predictor, codes_of
 
 BEST = 30  # columns whose pairs are all tried
-SCREENED = 100  # further pairs that are tried, of each class
+SCREENED = 200  # further pairs that are tried, of all classes together
+FEWEST = 5  # of each class
 SCREEN_ROWS = 40_000
 SCREEN_BINS = 6
 BINS = 12  # of each of two columns; 144 cells
@@ -135,7 +136,8 @@ def _screened(
         spread = spread.reshape(len(found), width, len(found), width).sum(axis=(1, 3))
         alone = np.diagonal(spread)
         beyond = np.triu(spread - np.maximum(alone[:, None], alone[None]), k=1)
-        for at in np.argsort(-beyond, axis=None, kind="stable")[:SCREENED].tolist():
+        most = max(FEWEST, SCREENED // len(classes))
+        for at in np.argsort(-beyond, axis=None, kind="stable")[:most].tolist():
             yield divmod(at, len(found))
 
 
@@ -154,7 +156,8 @@ def _going_together(
     chosen: dict[Pair, None] = {}
     for c in classes:
         said = [_spread(rest, target[rows] == c) for rest in rests]
-        chosen |= dict.fromkeys(pairs[at] for at in np.argsort(said)[::-1][:BEST].tolist())
+        most = max(FEWEST, BEST // len(classes))
+        chosen |= dict.fromkeys(pairs[at] for at in np.argsort(said)[::-1][:most].tolist())
     return list(chosen)
 
 
