@@ -8,12 +8,15 @@ Trap: a column that is filled for train rows alone can give the label away, and 
 which have it too, score an AUC of 1.0.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from isic.errors import DataError, first_five
+
+log = logging.getLogger(__name__)
 
 FEWEST = 10  # test rows with values, below which strange ones may be chance and are not refused
 LESS = 0.5  # of the share of train rows that know a column: told where test rows have less
@@ -76,6 +79,16 @@ def differences(
     if not told:
         return []
     return [f"{key}: train and test rows differ: {'; '.join(told)}; test rows may score lower"]
+
+
+def say_strange_texts(column: pd.Series, trained: Sequence[str]) -> None:
+    """Log a column of new rows of which no value is one that training rows had."""
+    given = column.dropna().astype(str).unique()
+    if len(trained) and len(given) and not {*given} & {*trained}:
+        log.warning(
+            "no value of %s is one that training rows had: got %s, known are %s; all are unknown",
+            *(column.name, first_five(sorted(given)), first_five(trained)),
+        )
 
 
 def texts_among(rows: pd.DataFrame, columns: Iterable[str]) -> list[str]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from isic.errors import DataError, first_five
+from isic.index.in_test import say_strange_texts
 from isic.index.schema import DatasetInfo, refuse_train_only
 
 log = logging.getLogger(__name__)
@@ -152,28 +153,19 @@ class MetadataEncoder:
         return {"groups": positions, "absent": self._encoded(nothing)[0].tolist()}
 
     def encode(self, rows: pd.DataFrame) -> Features:
-        """Features (N, M); a column that says nothing of any row here is logged.
-
-        One that the table lacks, or that has no value, is missing in every row; texts of which none
-        was among the training rows' are all unknown.
+        """Features (N, M); a column that is absent, empty or strange in every row is logged.
 
         Raises:
             DataError: Text in a numeric column.
         """
-        absent = [name for name in self.columns if name not in rows]
-        if absent:
+        if absent := [name for name in self.columns if name not in rows]:
             log.warning("metadata: no column %s; taken as missing", first_five(absent))
         empty = [name for name in self.columns if name in rows and rows[name].isna().all()]
         if empty and len(rows):
             log.warning("metadata: no value in %s; taken as missing", first_five(empty))
         for name, values in self.categories.items():
-            known = rows[name].dropna().astype(str).unique() if name in rows else ()
-            if values and len(known) and not {*known} & {*values}:
-                log.warning(
-                    "metadata: no value of %s is one that training rows had: got %s, known are %s; "
-                    "taken as unknown",
-                    *(name, first_five(sorted(known)), first_five(values)),
-                )
+            if name in rows:
+                say_strange_texts(rows[name], values)
         return self._encoded(rows)
 
     def _encoded(self, rows: pd.DataFrame) -> Features:

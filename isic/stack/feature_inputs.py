@@ -27,7 +27,7 @@ from isic.features.table import (
     make_features,
     split_families,
 )
-from isic.index.in_test import refuse_unseen_in_test, texts_among
+from isic.index.in_test import refuse_unseen_in_test, say_strange_texts, texts_among
 from isic.index.metadata import IDS
 from isic.index.schema import DatasetInfo
 from isic.stack.inputs import Fold, FoldInputs, Samples
@@ -159,12 +159,8 @@ def applied_inputs(
             first_five(empty),
         )
     for column, texts in _categories(states).items():
-        known = rows[column].dropna().astype(str) if column in rows else pd.Series(dtype=str)
-        if len(known) and not known.isin(texts).any():
-            log.warning(
-                "no value of %s is one that training rows had: got %s, known are %s; all unknown",
-                *(column, first_five(sorted(known.unique())), first_five(texts)),
-            )
+        if column in rows:
+            say_strange_texts(rows[column], texts)
     fixed, learned = split_families(families)
     shared = _made(fixed, rows, {}, info, None)
     inputs: dict[Fold, FoldInputs] = {}
