@@ -192,6 +192,12 @@ def test_trust_runs_what_a_checkpoint_names_and_says_so(
         ({"config": "absent"}, "config is absent"),
         ({"config": {}}, "config.name is absent"),
         ({"config": []}, "config: expected a mapping"),
+        ({"data.views": 3}, "config.data.views: expected null or a list, got 3"),
+        ({"data.index": {TARGET: "isic.index.isic2024.build_index"}}, "index._partial_: expected"),
+        ({"data.cache": "disk"}, "data.cache: expected bytes or pixels, got disk"),
+        ({"data.batch_size": "many"}, "data.batch_size: expected a whole number, got 'many'"),
+        ({"data.colour": 1}, "data.colour"),
+        ({"metrics.functions": {"auc": 3}}, "config.metrics.functions.auc: expected a mapping"),
         ({"metadata": {"columns": ["age"]}}, "metadata.numbers is absent"),
         ({"metadata": 3}, "metadata: expected a mapping"),
         ({"network": []}, "network: expected a mapping"),
@@ -211,8 +217,16 @@ def test_trust_runs_what_a_checkpoint_names_and_says_so(
     ],
 )
 def test_a_record_that_is_something_else_is_refused_by_its_key(
-    saved: Callable[..., Path], predicted: Run, changed: dict[str, Any], said: str, mark: Path
+    saved: Callable[..., Path],
+    predicted: Run,
+    record: dict[str, Any],
+    changed: dict[str, Any],
+    said: str,
+    mark: Path,
 ) -> None:
+    key, value = next(iter(changed.items()))
+    if "." in key:  # of the config
+        changed = {"config": planted(record["isic"]["config"], tuple(key.split(".")), value)}
     with pytest.raises(CheckpointError) as caught:
         predicted(f"ckpt={saved(**changed)}")
     assert said in str(caught.value) and "r.ckpt" in str(caught.value)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isic.config.shapes import Misshapen, check_plain
-from isic.config.targets import TARGET, Kind, kind_at, made, make
+from isic.config.targets import PARTIAL, TARGET, Kind, kind_at, made, make
 from isic.errors import CheckpointError, IsicError, first_five
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,8 @@ class Stored:
                 name = str(value[TARGET])
                 if reason := self._refusal(name, kind, imports):
                     yield path, reason
+                elif kind and name.startswith(kind.later) and value.get(PARTIAL) is not True:
+                    yield (*path, PARTIAL), "expected true"
                 if name in self.named:
                     kind = None
             for key, item in value.items():

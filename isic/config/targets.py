@@ -75,6 +75,7 @@ class Kind:
         fits: Whether the object itself is of the kind.
         words: Whether its arguments may hold text of letters, digits, blanks, `+` and `-` only.
         never: Arguments that it may not be given.
+        later: Modules whose functions are not called while a config is read (`_partial_: true`).
     """
 
     what: str
@@ -82,6 +83,7 @@ class Kind:
     fits: Callable[[Any], bool]
     words: bool = True
     never: frozenset[str] = frozenset()
+    later: str = "(none)"
 
     def refusal(self, name: str, *, imports: bool) -> str:
         """Why a name is not of this kind; empty where it is. `imports`: look at the object too."""
@@ -158,9 +160,14 @@ METRIC = Kind(
     "a metric: a function that isic.metrics registers, or a class of torchmetrics.classification",
     ("isic.metrics", "torchmetrics"),
     _is_metric,
+    later="isic.metrics",
 )
 READER = Kind(
-    "a reader: build_index of a module of isic.index", ("isic.index",), _is_reader, words=False
+    "a reader: build_index of a module of isic.index",
+    ("isic.index",),
+    _is_reader,
+    words=False,
+    later="isic.index",
 )
 AUGMENTATION = Kind(
     "a transform of albumentations that takes no function and reads no file, or siim_2020 of "

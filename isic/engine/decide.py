@@ -98,6 +98,11 @@ def fit_of(
                 f"fold {absent}: give its train.py command with -m fold={absent} first"
             ) from None
         raise DataError(f"{named}: {error}") from None
+    if set(fitted.thresholds) != set(record["classes"]):
+        raise DataError(
+            f"{named}: {folders[0]} was fitted to the classes {', '.join(fitted.thresholds)}, its "
+            f"checkpoint has {', '.join(record['classes'])}; train the folds again"
+        )
     if fitted.split_hash != record.get("split_hash"):
         raise DataError(
             f"{named}: {folders[0]} was fitted on split {fitted.split_hash}, its checkpoint is of "

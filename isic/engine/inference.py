@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 
 from isic.config.targets import targets_of
 from isic.data import LesionDataModule
-from isic.engine.trained import fold_config, kept_split, side_of
+from isic.engine.trained import NUMBERED, fold_config, kept_split, side_of
 from isic.errors import CheckpointError, DataError
 from isic.index.schema import refuse_untrained, sample_rows
 from isic.predictions.origin import with_images
@@ -75,7 +75,7 @@ def _folds(run: Path, key: str) -> list[Path]:
         return [run / "foldall"]
     if not numbered:
         raise CheckpointError(f"{key}: {run.resolve()} is neither a run nor a fold: no config.yaml")
-    n_folds = fold_config(numbered[0], key)["n_folds"]
+    n_folds = fold_config(numbered[0], key, NUMBERED)["n_folds"]
     if len(numbered) < n_folds and key == "ckpt":
         log.warning("%s: %d of %d folds are there and averaged", run, len(numbered), n_folds)
     return numbered

@@ -34,7 +34,7 @@ from isic.engine.build import quiet
 from isic.engine.content import Described
 from isic.engine.inference import find_checkpoints, lone_trainer, predict_rows
 from isic.engine.soft_labels import keep_labels, kept_labels
-from isic.engine.trained import fold_config, kept_split, seen_by, stored_config
+from isic.engine.trained import NUMBERED, fold_config, kept_split, seen_by, stored_config
 from isic.errors import CheckpointError, ConfigError, DataError, first_five
 from isic.index.schema import archive_hash, index_hash
 from isic.predictions import assemble_oof
@@ -87,6 +87,8 @@ def _opened(name: str, runs: Path) -> Teacher:
     for path in find_checkpoints([str(run)], key="distill.teacher"):
         config = fold_config(path.parent.parent, "distill.teacher")
         found[config["fold"]] = path
+    if "all" not in found:
+        config = fold_config(path.parent.parent, "distill.teacher", NUMBERED)
     needed = [] if "all" in found else range(config["n_folds"])
     if absent := [str(k) for k in needed if k not in found]:
         raise CheckpointError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from isic.config.inference import applied_index
 from isic.config.paths import located_data
-from isic.config.shapes import read_stored
+from isic.config.shapes import Misshapen, check_shape, read_stored
 from isic.config.stored import Stored
 from isic.config.targets import targets_of
 from isic.data import LesionDataModule
@@ -27,11 +27,12 @@ from isic.training.tta import loaded_size
 
 # Of a teacher's own data: how its images are made, and what it is told beside them.
 ITS_OWN = ("views", "metadata", "cache", "resize", "crop_border", "colour_constancy")
+COLUMNS = dict.fromkeys(("views?", "metadata?"), (type(None), [str]))
 FOLD = {
     "fold": (range(10_000), {"all"}),
-    "n_folds": range(1, 10_000),
     "evaluate": {"last", "best"},
 }
+NUMBERED = FOLD | {"n_folds": range(1, 10_000)}
 """What is read of a fold's config to find its checkpoint."""
 
 
@@ -61,6 +62,10 @@ def stored_config(
     trained["data"] = {k: v for k, v in trained["data"].items() if k not in overridden}
     stored = Stored(trained, str(path), bool(config.get("trust")), targets_of(config))
     stored.check()
+    try:
+        check_shape(trained["data"], COLUMNS, "config.data")
+    except Misshapen as fault:
+        raise CheckpointError(f"{path}: {fault}") from None
     return stored
 
 

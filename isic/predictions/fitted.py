@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from isic.checksums import Damaged, read_json, sealed_json
-from isic.config.shapes import check_shape
+from isic.config.shapes import Misshapen, check_shape
 from isic.errors import DataError
 from isic.metrics import Metric
 from isic.metrics.chance import deals
@@ -81,6 +81,8 @@ class Fitted:
         try:
             plain = read_json(path)
             check_shape(plain, SHAPE)
+            if plain["temperature"] <= 0:
+                raise Misshapen(f"temperature: expected above 0, got {plain['temperature']}")
             return cls(**plain)
         except Damaged:
             raise

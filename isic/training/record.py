@@ -74,7 +74,7 @@ CONFIG = {
     "seed?": int,
     "data": ARCHIVE | {"_target_": NAMED},
     "paths?": PLACES,
-    "metrics": {"functions": Mapping},
+    "metrics": {"functions": {str: {"_target_": str}}},
 }
 RECORD = {
     "format?": COUNT,
