@@ -75,13 +75,21 @@ def reference(name: str) -> str:
     return f"./{name}" if name.startswith("@") else name
 
 
-def check_refs(refs: Sequence[Ref]) -> None:
-    """Refuse references that leave the root."""
+def check_refs(
+    refs: Sequence[Ref],
+    *,
+    where: str = "data.root",
+    mend: str = "correct the ids in the metadata CSV, or set data.root to a folder that holds them",
+) -> None:
+    """Refuse references that leave the root; a link in it may lead anywhere.
+
+    where, mend: What the root is to the user, and what to do.
+    """
     bad = [r for r in refs if r is not None and ("\0" in r or _leaves_root(_file_of(r)))]
     if bad:
         raise DataError(
-            f"expected image paths inside data.root, got {len(bad)} outside: {first_five(bad)}; "
-            "correct the ids in the metadata CSV"
+            f"expected image paths inside {where}, got {len(bad)} outside: {first_five(bad)}; "
+            f"{mend}"
         )
 
 

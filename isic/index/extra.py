@@ -143,7 +143,11 @@ def _fill(raw: pd.DataFrame, index: Index) -> list[str]:
         faults.append(f"{int(raw['image'].isna().sum())} rows have no image: {lines}")
     known = raw["image"].dropna()
     try:
-        check_refs(known.tolist())
+        check_refs(
+            known.str.replace("\\", "/", regex=False).tolist(),
+            where="the folder of the CSV",
+            mend="put the CSV above its images, or a link to them beside it",
+        )
     except DataError as error:
         faults.append(str(error))
     distinct = known.drop_duplicates()

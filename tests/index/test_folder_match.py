@@ -1,5 +1,7 @@
 """Tables whose names do not lead straight to one file: copies, paths from elsewhere, no header."""
 
+import unicodedata
+
 import pytest
 
 from isic.errors import DataError
@@ -58,6 +60,15 @@ def test_the_command_lines_list_of_folders_is_one(tmp_path):
         {"_target_": "isic.index.folder.build_index", "_partial_": True, "images": ["one", "two"]}
     )
     assert instantiate(node)(tmp_path).table["image"].tolist() == ["one/a.jpg", "two/b.jpg"]
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_of_a_table_and_of_a_disk_may_be_written_in_two_forms(tmp_path, forms):
+    on_disk, in_table = (unicodedata.normalize(form, "in/Müller_é.jpg") for form in forms)
+    put(tmp_path, on_disk, "in/b.jpg")
+    for name in (in_table, in_table.removeprefix("in/")):
+        table(tmp_path, f"image,label\n{name},x\nb,y\n")
+        assert set(build_index(tmp_path).table["image"]) == {on_disk, "in/b.jpg"}
 
 
 def test_images_that_no_row_names_are_counted(tmp_path):

@@ -10,6 +10,7 @@ first of `EXTENSIONS` is taken.
 
 import filecmp
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,10 @@ from isic.index.folder.files import EXTENSIONS, safe_ids, without_extension
 Matches = list[str]  # files that a name fits, the one to take first
 NEXT_STEP = (
     "Correct the table, or name the column of image names with data.index.columns.image=COLUMN"
+)
+INSIDE = (
+    "Paths are relative to data.root, and nothing outside it is read: set data.root to a folder "
+    "that holds them, or put a link to theirs into it"
 )
 
 
@@ -69,7 +74,9 @@ class Finder:
         }
         faults = [f"{len(bad)} {what}: {first_five(bad)}" for what, bad in checks.items() if bad]
         if faults:
-            raise DataError("\n".join([f"{where} cannot be used:", *faults, NEXT_STEP]))
+            # where nothing leads out, the folder is not in question
+            inside = [INSIDE] if checks["images lie outside data.root"] else []
+            raise DataError("\n".join([f"{where} cannot be used:", *faults, NEXT_STEP, *inside]))
         ids = pd.Series(safe_ids(cleaned.tolist()), index=values.index, dtype="string")
         missing, made = values[chosen.isna()], values[ids != cleaned.map(_last)]
         pairs = [f"{name} -> {id}" for name, id in zip(made, ids[made.index], strict=True)]
@@ -122,7 +129,7 @@ class Finder:
         fits = [
             name
             for name in self._by_stem.get(_stem(value), [])
-            if _ends(without_extension(name).lower(), bare.lower())
+            if _ends(_folded(without_extension(name)), _folded(bare))
         ]
         for better in (
             [n for n in fits if _ends(n, value)],
@@ -155,7 +162,12 @@ def _last(value: str) -> str:
 
 
 def _stem(name: str) -> str:
-    return _last(name).lower()
+    return _folded(_last(name))
+
+
+def _folded(text: str) -> str:
+    """Lower case, accents in one form: a Mac's files have them apart from their letters."""
+    return (text if text.isascii() else unicodedata.normalize("NFC", text)).lower()
 
 
 def _extension_rank(name: str) -> tuple[int, str]:
