@@ -170,8 +170,9 @@ def _take_paths(cfg: DictConfig) -> None:
 
 
 def _said(error: BaseException) -> BaseException:
-    """Hydra wraps what a component's constructor raises; ours says what is wrong by itself."""
-    return error.__cause__ if isinstance(error.__cause__, IsicError) else error
+    """Return our own error where Hydra wrapped one that a component's constructor raised."""
+    wrapped = isinstance(error.__cause__, IsicError) and not isinstance(error, IsicError)
+    return error.__cause__ if wrapped and error.__cause__ else error
 
 
 def _message(error: BaseException) -> str:

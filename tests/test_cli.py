@@ -192,6 +192,12 @@ def test_what_a_constructor_raised_counts_not_what_hydra_made_of_it() -> None:
     assert exit_code(wrapped) == 3
 
 
+def test_an_error_of_ours_that_another_of_ours_led_to_keeps_its_own_code() -> None:
+    refused = CheckpointError("run/last.ckpt: its network cannot be built here")
+    refused.__cause__ = ConfigError("model.fusion: expected kind, got _target_")
+    assert exit_code(refused) == 4
+
+
 def test_known_keys_hold_groups_and_their_keys() -> None:
     keys = known_keys("train")
     assert {"model", "data.root", "optim.optimizer.lr", "trainer.max_epochs", "seed"} <= set(keys)
