@@ -22,6 +22,7 @@ from isic.config.targets import locate, make
 from isic.data import LesionDataModule
 from isic.engine.finished import build_metrics
 from isic.engine.launch import is_launched
+from isic.engine.unlike_training import typical_sides
 from isic.errors import ConfigError
 from isic.index.schema import index_hash
 from isic.metrics.inputs import asks_for_group
@@ -126,6 +127,7 @@ def build_classifier(config: Mapping[str, Any], data: LesionDataModule) -> Lesio
             "config": dict(config),
             "info": info.to_dict(),
             "index_hash": index_hash(data.index.table),
+            "image_sides": typical_sides(data.index, data.train_rows.table, data.views),
             "split_hash": data.split.hash,
             "split_file": str(data.split.path),
             **({"metadata": data.encoder.to_dict()} if data.encoder else {}),

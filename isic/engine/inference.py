@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from isic.config.targets import targets_of
 from isic.data import LesionDataModule
 from isic.engine.trained import NUMBERED, fold_config, kept_split, side_of
+from isic.engine.unlike_training import say_unlike_training
 from isic.errors import CheckpointError, DataError
 from isic.index.schema import refuse_untrained, sample_rows
 from isic.predictions.origin import with_images
@@ -150,6 +151,7 @@ def predict_checkpoint(
     trainer = lone_trainer(options, progress=sys.stderr.isatty())
     options.lay_out(classifier.network)
     rows = data.rows_of(table)
+    say_unlike_training(data, table, record)
     return predict_rows(trainer, classifier, data, rows, np.arange(len(rows.table)), fold=-2)
 
 
