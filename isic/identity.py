@@ -52,6 +52,18 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Flat:
     return flat
 
 
+def unflatten(flat: Flat) -> dict[str, Any]:
+    """The inverse of `flatten`, but for mappings that were empty."""
+    config: dict[str, Any] = {}
+    for key, value in flat.items():
+        *groups, leaf = key.split(".")
+        node = config
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[leaf] = value
+    return config
+
+
 def identity(config: Mapping[str, Any]) -> Flat:
     """What is left of a config without the `NEUTRAL` keys and those that are null, flat.
 
@@ -127,10 +139,24 @@ def differing(
         predicts_only: Nothing is left to train, so that batches of any size give the same.
     """
     a, b = identity(stored), identity(wanted)
-    keys = {k for k in a.keys() | b.keys() if a.get(k) != b.get(k)}
+    keys = _unequal(a, b)
     if predicts_only or same_steps(stored, wanted):
         keys -= {BATCH, ACCUMULATE}
     keys -= _at_default(keys, stored, wanted, defaults)
+    return _said(keys, a, b)
+
+
+def differing_flat(stored: Flat, wanted: Flat, *, defaults: Defaults | None = None) -> list[str]:
+    """The same of what `identity` left of two configs; every key that is there counts."""
+    keys = _unequal(stored, wanted)
+    return _said(keys - _at_default(keys, unflatten(stored), wanted, defaults), stored, wanted)
+
+
+def _unequal(a: Flat, b: Flat) -> set[str]:
+    return {k for k in a.keys() | b.keys() if a.get(k) != b.get(k)}
+
+
+def _said(keys: set[str], a: Flat, b: Flat) -> list[str]:
     return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in sorted(keys)]
 
 

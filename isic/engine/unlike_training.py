@@ -36,8 +36,9 @@ def typical_sides(index: Index, rows: pd.DataFrame, views: Sequence[str]) -> dic
     sides = {}
     for view, column in image_columns(index, seen).items():
         refs = rows[column].dropna().tolist()
-        places = np.unique(np.linspace(0, len(refs) - 1, SAMPLED).astype(int)) if refs else []
-        found = [_side(data) for data in read_refs(index.sources, [refs[i] for i in places])]
+        places = {int(i) for i in np.linspace(0, len(refs) - 1, SAMPLED)} if refs else set()
+        sample = [refs[i] for i in sorted(places)]
+        found = [_side(data) for data in read_refs(index.sources, sample)]
         known = [side for side in found if side]
         if known:
             sides[view] = float(np.median(known))

@@ -14,6 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from isic.errors import IsicError
+from isic.identity import Defaults
 from isic.search.alive import SignsOfLife
 from isic.search.compose import Composer
 from isic.search.forks import Forks, Jobs
@@ -34,6 +35,7 @@ class Sweep:
 
     experiment: The study's fingerprint.
     pruner: A node with a `_target_`.
+    defaults: Of the keys that a study of an earlier version does not know.
     """
 
     search: SearchOptions
@@ -41,13 +43,15 @@ class Sweep:
     composer: Composer
     experiment: Mapping[str, Any]
     pruner: Mapping[str, Any]
+    defaults: Defaults | None = None
 
     @contextmanager
     def joined(self) -> Iterator[tuple[Store, optuna.Study]]:
         """The storage and the study, for as long as the block lasts."""
         store = open_store(self.search, lost=lost)
         try:
-            yield store, open_study(store, self.search, self.experiment, instantiate(self.pruner))
+            pruner = instantiate(self.pruner)
+            yield store, open_study(store, self.search, self.experiment, pruner, self.defaults)
         finally:
             store.close()
 

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from isic.composition import Composition
 from isic.config.loss import is_open, options
 from isic.config.training import SweepConfig, TrainConfig
 from isic.errors import IsicError
@@ -50,7 +51,8 @@ def sweep(cfg: DictConfig) -> str:
     check_space(space, composer)
     base = composer.config({})
     experiment = fingerprint(search, base, space, config)
-    this = Sweep(search, space, composer, experiment, config["pruner"])
+    today = Composition.of_job().defaults
+    this = Sweep(search, space, composer, experiment, config["pruner"], today)
     if search.n_workers > 1:
         _work_together(this)
     else:

@@ -11,8 +11,9 @@ from optuna.study import StudyDirection
 
 from isic.checksums import sealed_yaml
 from isic.errors import CheckpointError, ConfigError, DataError, IsicError
+from isic.identity import Defaults, differing_flat, flatten, identity
 from isic.outputs import output_folder
-from isic.runs import flatten, identity, write_text
+from isic.runs import write_text
 from isic.search.alive import Stamp
 from isic.search.forks import Jobs, reason, wait_for
 from isic.search.options import SearchOptions
@@ -51,9 +52,15 @@ def fingerprint(
 
 
 def open_study(
-    store: Store, search: SearchOptions, experiment: Mapping[str, Any], pruner: Any
+    store: Store,
+    search: SearchOptions,
+    experiment: Mapping[str, Any],
+    pruner: Any,
+    defaults: Defaults | None = None,
 ) -> optuna.Study:
     """Join the study of this name, or found it.
+
+    defaults: See `isic.identity.differing`.
 
     Raises:
         ConfigError: The study of this name holds another experiment; names what differs.
@@ -73,7 +80,7 @@ def open_study(
             study.set_user_attr(EXPERIMENT, dict(experiment))
             stored = experiment
     log.info("study   %s in %s, %s", search.name, store.shown, _joined(search.name in names))
-    _compare(stored, experiment, search, store)
+    _compare(stored, experiment, search, store, defaults)
     return study
 
 
@@ -84,7 +91,7 @@ def _forget_unbegun(store: Store, search: SearchOptions, experiment: Mapping[str
     study = optuna.load_study(study_name=search.name, storage=store.storage)
     stored = study.user_attrs.get(EXPERIMENT)
     begun = ARCHIVE in study.user_attrs or study.get_trials(deepcopy=False)
-    if stored and not begun and _differences(stored, experiment):
+    if stored and not begun and differing_flat(dict(stored), dict(experiment)):
         optuna.delete_study(study_name=search.name, storage=store.storage)
 
 
@@ -93,27 +100,27 @@ def _joined(existed: bool) -> str:
 
 
 def _compare(
-    stored: Mapping[str, Any] | None, wanted: Mapping[str, Any], search: SearchOptions, store: Store
+    stored: Mapping[str, Any] | None,
+    wanted: Mapping[str, Any],
+    search: SearchOptions,
+    store: Store,
+    defaults: Defaults | None,
 ) -> None:
     if stored is None:
         raise ConfigError(
             f"{store.shown}: the study {search.name} was not made by sweep.py; give another name="
         )
-    changed = _differences(stored, wanted)
+    changed = differing_flat(dict(stored), dict(wanted), defaults=defaults)
+    if changed and {"loss.activation"} <= stored.keys() and "loss.exclusive._target_" in wanted:
+        raise ConfigError(
+            f"the study {search.name} in {store.shown} began before loss=auto, with what was the "
+            "default then: give loss=bce to go on with it, or another name=..."
+        )
     if changed:
         raise ConfigError(
             f"the study {search.name} in {store.shown} is of another experiment: "
             f"{'; '.join(changed)}. Give another name=..., or delete that study."
         )
-
-
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """`key: stored -> wanted` of every key that is not the same in both."""
-    return [
-        f"{k}: {stored.get(k)} -> {wanted.get(k)}"
-        for k in sorted({*stored, *wanted})
-        if stored.get(k) != wanted.get(k)
-    ]
 
 
 def make_ready(

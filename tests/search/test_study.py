@@ -87,3 +87,25 @@ def test_workers_that_start_at_once_prepare_what_is_theirs(
     # the table of runs reads one of them, whole
     assert yaml.safe_load((search.folder / "prepared.yaml").read_text())["metrics"] == 1
     assert {p.suffix for p in (search.folder / "prepared").iterdir()} == {".log"}
+
+
+def test_a_key_that_a_later_version_adds_leaves_the_study_what_it_is(store: Store) -> None:
+    known = {**FOLDS, "optim._target_": "x", "optim.lr": 0.1}
+    opened(store, known).set_user_attr(ARCHIVE, "a")
+    later, search, pruner = {**known, "optim.restarts": 2}, options(Path()), None
+    pruner = optuna.pruners.NopPruner()
+
+    def today(stored: Mapping[str, Any]) -> dict[str, Any]:
+        assert stored["optim"] == {"_target_": "x", "lr": 0.1}
+        return {"optim.restarts": 2}
+
+    open_study(store, search, later, pruner, today)
+    with pytest.raises(ConfigError, match=r"optim.restarts: None -> 3"):
+        open_study(store, search, {**later, "optim.restarts": 3}, pruner, today)
+
+
+def test_a_study_of_the_former_default_loss_says_how_it_goes_on(store: Store) -> None:
+    opened(store, {**FOLDS, "loss.activation": "sigmoid"}).set_user_attr(ARCHIVE, "a")
+    wanted = {**FOLDS, "loss.activation": "sigmoid", "loss.exclusive._target_": "x"}
+    with pytest.raises(ConfigError, match="give loss=bce to go on with it"):
+        opened(store, wanted)
