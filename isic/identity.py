@@ -53,14 +53,15 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Flat:
 
 
 def unflatten(flat: Flat) -> dict[str, Any]:
-    """The inverse of `flatten`, but for mappings that were empty."""
+    """The inverse of `flatten`; what lies below a key that has a value itself is left out."""
     config: dict[str, Any] = {}
     for key, value in flat.items():
         *groups, leaf = key.split(".")
-        node = config
+        node: Any = config
         for group in groups:
-            node = node.setdefault(group, {})
-        node[leaf] = value
+            node = node.setdefault(group, {}) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node[leaf] = value
     return config
 
 

@@ -91,6 +91,7 @@ def test_workers_that_start_at_once_prepare_what_is_theirs(
 
 def test_a_key_that_a_later_version_adds_leaves_the_study_what_it_is(store: Store) -> None:
     known = {**FOLDS, "optim._target_": "x", "optim.lr": 0.1}
+    known |= {"space.sampler": ["a", "b"], "space.sampler.ratio": {"int": [1, 2]}}
     opened(store, known).set_user_attr(ARCHIVE, "a")
     later, search, pruner = {**known, "optim.restarts": 2}, options(Path()), None
     pruner = optuna.pruners.NopPruner()
