@@ -131,6 +131,8 @@ def _become(log: Path) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, nothing), (1, output), (2, output)):
         os.dup2(source, target)
+    # results of a trial are lines of its log too, whatever this process answers its worker by
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
     logging.captureWarnings(True)
 

@@ -40,11 +40,11 @@ class ForkedPopen:
         os.close(asked), os.close(answered)
         self.stdin, self.stdout = os.fdopen(asks, "w"), os.fdopen(answers)
 
-    def wait(self):
+    def wait(self, timeout=None):
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 class subprocess:
-    Popen, PIPE = ForkedPopen, -1
+    Popen, PIPE, TimeoutExpired = ForkedPopen, -1, TimeoutError
 
 forks.subprocess = subprocess
 """
