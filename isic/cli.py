@@ -276,7 +276,8 @@ def _table(outcomes: Sequence[Outcome]) -> str:
     What a message holds beyond its first line, as the score of all folds, comes last, and once.
     Results that this process has shown are not repeated.
     """
-    words = [o.job.split() for o in outcomes]
+    # paths stand in Hydra's quotes, which nobody typed
+    words = [re.sub(r"='([^']*)'(?= |$)", r"=\1", o.job).split() for o in outcomes]
     shared = set.intersection(*map(set, words))
     names = [" ".join(w for w in job if w not in shared) or " ".join(job) for job in words]
     width = max(map(len, names))
