@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from isic.config import SCHEMAS
-from isic.config.paths import changed_paths, expand_variables
+from isic.config.paths import changed_paths, expand_variables, refuse_undecodable
 from isic.config.words import checked_words, unread_word
 from isic.errors import ConfigError, IsicError
 from isic.outputs import keep_apart
@@ -166,6 +166,7 @@ def _take_paths(cfg: DictConfig) -> None:
     if "paths" in cfg:  # what relative paths of a stored config begin at
         OmegaConf.update(cfg, "paths.cwd", os.getcwd(), force_add=True)
     places = {k: OmegaConf.select(cfg, k) for k in ("data.root", "images", "output", "paths.runs")}
+    refuse_undecodable(places)
     keep_apart(**{key.replace(".", "_"): value for key, value in places.items()})
 
 

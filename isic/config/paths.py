@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from isic.errors import ConfigError
+
 # One path each; `*` stands for one part of a key.
 SINGLE = (
     *("data.root", "data.index.table", "data.index.roots.*", "split.file"),
@@ -84,6 +86,23 @@ def _as_on_disk(path: str) -> str:
     wanted = unicodedata.normalize("NFC", tail)
     alike = [name for name in names if unicodedata.normalize("NFC", name) == wanted]
     return os.path.join(folder, alike[0] if len(alike) == 1 and tail not in names else tail)
+
+
+def refuse_undecodable(places: Mapping[str, Any]) -> None:
+    """Refuse folders whose real names are no UTF-8, which tables and configs cannot hold.
+
+    places: Key -> path; other values are passed over.
+
+    Raises:
+        ConfigError: Names key and path.
+    """
+    for key, place in places.items():
+        real = os.path.realpath(place) if isinstance(place, str) and place not in PLAIN else ""
+        if any("\ud800" <= character <= "\udfff" for character in real):
+            raise ConfigError(
+                f"{key}: expected a folder whose name and whose parents' names are UTF-8, got "
+                f"{ascii(real)}; rename what is not"
+            )
 
 
 def is_path_key(key: str, patterns: Iterable[str] = (*SINGLE, *SEVERAL)) -> bool:

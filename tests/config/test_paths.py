@@ -191,6 +191,18 @@ def test_nothing_but_the_home_folder_and_accents_is_changed(
         assert typed_path(spelling) == Path(spelling)
 
 
+def test_a_root_that_is_no_utf8_is_refused_in_good_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / os.fsdecode(b"Gr\xfc")
+    (odd / "d").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(odd)
+    monkeypatch.chdir(odd)
+    for given in (str(odd), "d", str(tmp_path / "link")):
+        with pytest.raises(ConfigError, match=r"data.root: expected .*UTF-8.*Gr.udcfc.*rename"):
+            composed("check", f"data.root={given}")
+
+
 def test_a_path_cut_at_a_space_by_the_shell() -> None:
     with pytest.raises(ConfigError, match="'data.root=\"/x/my folder\"'"):
         checked_words(["data.root=/x/my", "folder"])
