@@ -136,7 +136,7 @@ def _check_network(record: Mapping[str, Any], *, n_classes: int) -> None:
     network = record["network"]
     check_shape(network, NETWORK, "network")
     wanted = 1 if record["activation"] == "sigmoid" and n_classes == 2 else n_classes
-    if network.get("n_logits", wanted) != wanted:
+    if network.get("n_logits", wanted) not in (wanted, n_classes):
         raise Misshapen(
             f"network.n_logits: expected {wanted} for {n_classes} classes and "
             f"{record['activation']}, got {network['n_logits']}"
