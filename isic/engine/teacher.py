@@ -28,6 +28,7 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 
+from isic.config.loss import chosen_loss
 from isic.config.targets import targets_of
 from isic.data import LesionDataModule
 from isic.engine.build import quiet
@@ -191,7 +192,8 @@ def teach(config: Mapping[str, Any], data: LesionDataModule) -> None:
             f"distill.teacher: {names} has a soft label for none of {len(use)} training rows: all "
             "of them trained it; name a run of folds"
         )
-    data.train_columns[KEY] = teacher_logits(probs, instantiate(config["loss"]).activation)
+    objective = instantiate(chosen_loss(config["loss"], data.index.info))
+    data.train_columns[KEY] = teacher_logits(probs, objective.activation)
     data.cautions = _cautions(config, teachers, data)
 
 
