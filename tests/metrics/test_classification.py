@@ -126,7 +126,9 @@ def test_macro_auc_needs_two_classes() -> None:
         macro_auc([1, 1], np.full((2, 3), 1 / 3))
 
 
-@pytest.mark.parametrize("metric", set(METRICS.values()) - {METRICS["pauc"], roc_auc})
+@pytest.mark.parametrize(
+    "metric", [m for m in METRICS.values() if m not in (METRICS["pauc"], roc_auc)]
+)
 def test_malformed_input_is_named(metric) -> None:
     probs = np.full((3, 3), 1 / 3)
     with pytest.raises(ValueError, match="class 3"):
