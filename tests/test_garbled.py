@@ -11,7 +11,8 @@ from isic.runs import RunFolder
 from isic.stages.runs import runs
 
 CONFIG = "{name: good, seed: 0, n_folds: 2, evaluate: last, fold: 0, data: {root: d}}\n"
-SCORE = {"metrics": {}, "n": 0, "seconds": 60.0, "peak_memory_mb": 1024.0}
+SCORE = {"metrics": {}, "n": 0} | dict.fromkeys(("seconds", "images_per_second"), 60.0)
+SCORE["peak_memory_mb"] = 1024.0
 GARBLED = {
     "empty": b"",
     "binary": bytes(range(256)),
@@ -54,7 +55,7 @@ def test_the_others_are_listed_and_the_reason_is_said(root, caplog):
     assert "1/2" in good
     assert "cannot be read" in bad
     assert "\n" not in bad
-    assert str(root / "bad/fold0/config.yaml") in bad or "KeyError: 'n_folds'" in bad
+    assert str(root / "bad/fold0/config.yaml") in bad
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "prepared.yaml"])

@@ -17,6 +17,7 @@ from isic.errors import (
     UNREADABLE,
     CheckpointError,
     ConfigError,
+    DataError,
     IsicError,
     first_five,
     one_line,
@@ -119,7 +120,10 @@ def _row(folder: Path, *, trust: bool) -> dict[str, Any]:
     """One line of the table of runs."""
     folds = _configs(folder)
     config = _first_config(folds)
-    check_shape(config, CONFIG)
+    try:
+        check_shape(config, CONFIG)
+    except Misshapen as fault:
+        raise DataError(f"{folds[0]} is no config of a run: {fault}") from None
     score = _score(folder, config, trust=trust)
     done = len([p for p in folds if (p.parent / "score.json").exists()])
     stacked = folds[0].parent == folder  # all folds of a stack are fitted at once
