@@ -246,9 +246,10 @@ def test_parts_of_info_and_metadata_must_fit(
     saved: Callable[..., Path], predicted: Run, record: dict[str, Any]
 ) -> None:
     isic = record["isic"]
+    number = {"median": 50.0, "mean": 50.0, "std": 1.0}
     encoder = {
         "columns": ["age"],
-        "numbers": {"age": {"median": 50.0, "mean": 50.0, "std": 1.0}},
+        "numbers": {"age": number},
         "categories": {},
         "groups": {"age": ["age"]},
     }
@@ -259,6 +260,7 @@ def test_parts_of_info_and_metadata_must_fit(
         ({"metadata": encoder}, "make 2 features, network.metadata has 0"),
         ({"metadata": encoder | {"groups": {}}}, "metadata.groups: expected the columns"),
         ({"metadata": encoder | {"numbers": {"age": {}}}}, "metadata.numbers.age.median is absent"),
+        ({"metadata": encoder | {"numbers": {"age": number | {"later": 1}}}}, "got later too"),
     ):
         with pytest.raises(CheckpointError, match=said):
             predicted(f"ckpt={saved(**changed)}")

@@ -188,6 +188,11 @@ def _check_metadata(record: Mapping[str, Any]) -> None:
         if sorted(names) != sorted(columns):
             raise Misshapen(f"metadata.{key}: expected the columns {columns}, got {names}")
     for name, number in plain["numbers"].items():
+        if unknown := sorted(set(number) - {"median", "mean", "std"}):
+            raise Misshapen(
+                f"metadata.numbers.{name}: expected median, mean and std, got {', '.join(unknown)} "
+                "too; the file may be of a newer version"
+            )
         if number["std"] <= 0:
             raise Misshapen(f"metadata.numbers.{name}.std: expected above 0, got {number['std']}")
     layout, width = record["network"].get("metadata"), len(MetadataEncoder.from_dict(plain).names)
