@@ -325,7 +325,7 @@ def test_predictions_on_metadata_that_training_never_saw(
         *(commands, "train.py", where, *COMMAND, "data=milk10k", "name=it"),
         *(f"data.root={milk32}", "trainer.max_epochs=1", *SYSTEMS["both"]),
     )
-    other = Path(shutil.copytree(milk32, tmp_path / "other"))
+    other = Path(shutil.copytree(milk32, tmp_path / "archive"))
     table = pd.read_csv(other / "MILK10k_Test_Metadata.csv", dtype=object)
     lesions = table["lesion_id"].drop_duplicates().tolist()
     table.loc[table["lesion_id"] == lesions[0], "site"] = "foot"
