@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from isic.errors import DataError, first_five
+from isic.files import waiting_lock
 from isic.index.schema import Index
 from isic.metrics import Metric
 from isic.predictions import (
@@ -31,7 +32,6 @@ from isic.predictions.table import TARGET
 from isic.predictions.temperature import calibration_report
 from isic.predictions.thresholds import cuts_at_half
 from isic.report.curves import write_curves
-from isic.runs import waiting_lock
 
 log = logging.getLogger(__name__)
 

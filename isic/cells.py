@@ -16,7 +16,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def spreadsheet_csv(table: pd.DataFrame, *, index: bool = False, **options: Any) -> str:
     """The table as CSV, with an apostrophe before text that would be a formula.
 
-    options: Of `DataFrame.to_csv`.
+    options: Arguments of `DataFrame.to_csv`.
     """
     safe = table.rename(columns=_inert)
     if index:

@@ -88,17 +88,6 @@ def check(path: Path | str, *, mend: str = "") -> None:
             _compare(content, path, mend)
 
 
-def is_damaged(path: Path | str) -> bool:
-    """Whether a file is there, has a seal, and the seal does not hold."""
-    try:
-        check(path)
-    except Damaged:
-        return True
-    except OSError:
-        pass
-    return False
-
-
 def checked_bytes(path: Path | str, *, mend: str = "") -> bytes:
     """Read a small file whose seal, where it has one, holds. Raises as `check`."""
     content = Path(path).read_bytes()
@@ -158,7 +147,7 @@ def sum_line(path: Path, content: bytes) -> str:
 
 
 def holds(path: Path) -> bool:
-    """Whether a file is as its sum file says, or has none."""
+    """Return whether a file is as its sum file says, or has none."""
     try:
         line = sum_file(path).read_text(errors="replace")
     except FileNotFoundError:
@@ -212,7 +201,7 @@ class RowSums:
         self._checked = bytearray(b"\1" * len(sums) if checked else len(sums))
 
     def same(self, row: int, data: npt.NDArray[np.uint8]) -> bool:
-        """Whether `data` is what was written as `row`."""
+        """Return whether `data` is what was written as `row`."""
         if self._checked[row]:
             return True
         if google_crc32c.value(data) != self._sums[row]:

@@ -1,4 +1,4 @@
-"""What an object's code rests on, as a hash: the user's own sources and the versions of libraries.
+"""Hashes of the code behind an object: the user's own sources and the versions of libraries.
 
 What is kept under a key must not outlive the code that made it, and `_target_` may name code of
 anybody. Of a module of the user's own, the sources count that it reaches by its imports, and those
@@ -68,7 +68,7 @@ def targets_code(config: Any) -> dict[str, str]:
 def edited_since(stored: Mapping[str, Any]) -> list[str]:
     """Return the targets of a stored config whose source is another now than in its `CODE`.
 
-    Configs of earlier versions name no code, those that are nowhere now are said elsewhere.
+    Configs of earlier versions name no code; targets that cannot be found are reported elsewhere.
     """
     then = stored.get(CODE)
     if not isinstance(then, Mapping):  # another program's, or somebody's edit
@@ -145,7 +145,7 @@ def _named(value: Any) -> list[Any]:
 
 
 def _function(function: types.FunctionType) -> list[Any]:
-    """Where a function stands, and its file: a decorator's wrapper is named as what it wraps."""
+    """Name and sources of a function; a decorator's wrapper bears the name of what it wraps."""
     code = function.__code__
     if not os.path.isfile(code.co_filename):
         raise NoSource(function)
@@ -155,7 +155,7 @@ def _function(function: types.FunctionType) -> list[Any]:
 
 
 def _bytecode(code: types.CodeType) -> list[Any]:
-    """What tells two lambdas of one line apart."""
+    """Bytecode and constants, which tell two lambdas of one line apart."""
     constants = [_bytecode(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
     return [code.co_firstlineno, code.co_code.hex(), list(code.co_names), constants]
 

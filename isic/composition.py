@@ -1,4 +1,4 @@
-"""What a config was composed of: choices of groups, keys given beside them, and today's defaults.
+"""Composition of a config: choices of groups, further keys that were given, today's defaults.
 
 A run keeps both in `config.yaml`, so that a later version can tell a key that was left at its
 default from one that was chosen. Runs of versions that kept neither are taken to be composed of
@@ -44,7 +44,7 @@ class Composition:
 
     @classmethod
     def of_job(cls) -> "Composition":
-        """Those of the job that Hydra runs now."""
+        """Read the choices of the job that Hydra runs now."""
         job = HydraConfig.get()
         # an experiment is keys given to other groups; groups of groups follow from these
         choices = {
@@ -61,12 +61,12 @@ class Composition:
 
     @classmethod
     def kept(cls, config: Mapping[str, Any]) -> "Composition | None":
-        """Those that a config of `train` keeps, if it does."""
+        """Read the choices that a config of `train` keeps; None where it keeps none."""
         kept = config.get(COMPOSITION)
         return cls("train", kept["choices"]) if kept else None
 
     def record(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """What `config.yaml` keeps: the choices, and the keys that are not at their defaults."""
+        """Return what `config.yaml` keeps: the choices, and the keys that are not at default."""
         defaults = self._defaults(self.choices) or {}
         given = [k for k, v in identity(config).items() if defaults.get(k) != v]
         return {"choices": self.choices, "given": given}
@@ -137,7 +137,7 @@ class Composition:
 
 
 def _plain_choice(group: str, option: Any) -> bool:
-    """Whether a choice, which a stored config may state, is names alone.
+    """Return whether a choice, which a stored config may state, is names alone.
 
     Hydra's grammar would take more: a file elsewhere, a search path, several overrides in one.
     """

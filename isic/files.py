@@ -80,7 +80,7 @@ def waiting_lock(path: Path, doing: str) -> Iterator[bool]:
 
 
 def overwrites(asked: bool, *, waited: bool, folder: Path) -> bool:
-    """Whether `overwrite=true` counts: not for what another process made while this one waited."""
+    """Return whether `overwrite=true` counts: not for what was made while this process waited."""
     if asked and waited:
         log.warning(
             "%s: another process was at it while this one waited; overwrite=true leaves what it "
@@ -143,7 +143,7 @@ def remove_left(folder: Path) -> None:
 
 
 def _is_left(path: Path) -> bool:
-    """Whether nobody writes a temporary file any more."""
+    """Return whether nobody writes a temporary file any more."""
     try:
         with path.open("rb") as file:
             age = time.time() - os.fstat(file.fileno()).st_mtime

@@ -66,7 +66,7 @@ def unflatten(flat: Flat) -> dict[str, Any]:
 
 
 def identity(config: Mapping[str, Any]) -> Flat:
-    """What is left of a config without the `NEUTRAL` keys and those that are null, flat.
+    """Return a config without the `NEUTRAL` keys and those that are null, flat.
 
     An optional group that is off is no difference from a config that does not know it.
     """
@@ -148,7 +148,7 @@ def differing(
 
 
 def differing_flat(stored: Flat, wanted: Flat, *, defaults: Defaults | None = None) -> list[str]:
-    """The same of what `identity` left of two configs; every key that is there counts."""
+    """Do the same for two results of `identity`, of which every key counts."""
     keys = _unequal(stored, wanted)
     return _said(keys - _at_default(keys, unflatten(stored), wanted, defaults), stored, wanted)
 
@@ -168,7 +168,7 @@ def batches_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def same_steps(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether two configs show the optimizer as many images a step, in as many steps an epoch."""
+    """Return whether two configs have as many images a step, and as many steps an epoch."""
     if flatten(wanted).get("trainer.limit_train_batches", 1.0) != 1.0:  # these are counted
         return False
     pairs = batches_of(stored), batches_of(wanted)
@@ -216,7 +216,7 @@ def _at_default(
 
 
 def _lacks(flat: Flat, key: str) -> bool:
-    """Whether a config says nothing of a key; a group that is null says that all in it is off."""
+    """Return whether a config lacks a key; a group that is null says that all in it is off."""
     parts = key.split(".")
     return not any(".".join(parts[: i + 1]) in flat for i in range(len(parts)))
 
@@ -238,7 +238,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def is_garbled(file: Path) -> bool:
-    """Whether a `config.yaml` is there and tells nothing of the run that it is of."""
+    """Return whether a `config.yaml` exists and cannot be read."""
     try:
         read_config(file)
     except Damaged:

@@ -108,7 +108,7 @@ def _imports(module: str, path: str, source: bytes) -> Iterator[str]:
 
 @lru_cache(maxsize=1024)
 def spec_of(name: str) -> ModuleSpec | None:
-    """Where a module lies, without importing it or its parents."""
+    """Find a module without importing it or its parents."""
     module = sys.modules.get(name)
     if name == "__main__":
         file = getattr(module, "__file__", None)
@@ -136,7 +136,7 @@ def _installed() -> tuple[str, ...]:
 
 
 def is_users(origin: str | None) -> bool:
-    """Whether a file is the user's own: neither of this package nor installed."""
+    """Return whether a file is the user's own: neither of this package nor installed."""
     if not origin or not os.path.isfile(origin):
         return False
     own = os.path.dirname(os.path.realpath(__file__)) + os.sep

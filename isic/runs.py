@@ -20,17 +20,14 @@ import yaml
 
 from isic.checksums import sealed_yaml
 from isic.errors import ConfigError
-from isic.files import PREFIX, file_lock, waiting_lock, whole_file, write_text
+from isic.files import file_lock, waiting_lock, write_text
 from isic.identity import (
     PREDICTED_WITH,
     Defaults,
     changed_from,
     differing,
-    flatten,
-    identity,
     is_garbled,
     read_config,
-    run_name,
     with_batches_of,
 )
 
@@ -221,17 +218,3 @@ def _goes_on(file: Path, start: tuple[str, int]) -> bool:
     """Whether `file` is of an earlier start of this job; two commands in one start are not that."""
     job, _, times = file.read_text().partition(" ") if file.exists() else ("", "", "")
     return job == start[0] and int(times) < start[1]
-
-
-__all__ = [
-    "PREFIX",
-    "RunFolder",
-    "differing",
-    "flatten",
-    "identity",
-    "read_config",
-    "run_name",
-    "waiting_lock",
-    "whole_file",
-    "write_text",
-]

@@ -1,6 +1,6 @@
-"""What goes where: results to standard output, logs and progress to standard error.
+"""Output streams: results to standard output, logs and progress to standard error.
 
-A result is what a command was given for: a score line, a table, the place of a submission. Modules
+A result is what a command was given for: a score line, a table, the files of predictions. Modules
 hand it to `show`; the commands' logging config sends it to standard output, and to nowhere else. In
 a notebook or a test it is a log record like any other.
 Trap: who reads a pipe may leave it (`isic runs | head -1`): a training must not end over that.
@@ -9,9 +9,9 @@ Trap: who reads a pipe may leave it (`isic runs | head -1`): a training must not
 import logging
 import os
 import sys
+from functools import cache
 
 RESULTS = logging.getLogger("isic.results")
-
 
 _SHOWN: set[str] = set()
 
@@ -23,8 +23,14 @@ def show(text: str) -> None:
 
 
 def was_shown(line: str) -> bool:
-    """Whether this process gave a line as a result already: a table need not say it again."""
+    """Return whether this process gave a line as a result already, so that no table repeats it."""
     return line in _SHOWN
+
+
+@cache
+def warn_once(log: logging.Logger, text: str) -> None:
+    """Log a warning once a process: the folds of a run have the same to say."""
+    log.warning("%s", text)
 
 
 def print_result(text: str) -> None:
@@ -55,10 +61,10 @@ class OnlyLogs(logging.Filter):
     """Keeps results away from standard error."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether standard error takes the record."""
+        """Return whether standard error takes the record."""
         return record.name != RESULTS.name
 
 
 def on_one_terminal() -> bool:
-    """Whether one reader sees both streams, so that nothing has to stand in both."""
+    """Return whether both streams are one terminal, so that nothing is written to both."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from isic.files import PREFIX
 from isic.predictions import read_predictions, read_score
-from isic.runs import PREFIX
 from isic.training.checkpoint import read
 from tests.commands import Command, ForkServer
 

@@ -36,7 +36,8 @@ from isic.errors import CheckpointError, DataError, IsicError
 from isic.features import cache as feature_cache
 from isic.features.cache import cached_features
 from isic.features.family import FeatureTable
-from isic.files import write_summed
+from isic.files import whole_file, write_summed
+from isic.identity import read_config
 from isic.images import fingerprint as prints
 from isic.images import packfile
 from isic.images.pack import _open_whole as opened_pack
@@ -46,7 +47,7 @@ from isic.index.isic2024 import build_index
 from isic.predictions import read_predictions, read_score, write_score
 from isic.predictions.fitted import Fitted, fit_to
 from isic.predictions.store import write_predictions
-from isic.runs import RunFolder, read_config, whole_file
+from isic.runs import RunFolder
 from isic.search.journal import Journal
 from isic.split import SplitOptions, make_split
 from isic.split.overlap import _kept as kept_pairs

@@ -17,7 +17,8 @@ from isic.cli import CONF
 from isic.config import SCHEMAS
 from isic.config.targets import locate
 from isic.errors import ConfigError
-from isic.runs import RunFolder, run_name
+from isic.identity import run_name
+from isic.runs import RunFolder
 from isic.signatures import check_signatures
 from tests.archives import TINY
 

@@ -23,9 +23,9 @@ from isic.engine.content import run_content
 from isic.engine.inference import predict_rows
 from isic.engine.teacher import open_teachers, soft_labels, teach, teachers_hash
 from isic.errors import CheckpointError, ConfigError
+from isic.identity import differing
 from isic.index.schema import index_hash
 from isic.predictions import read_predictions, write_predictions
-from isic.runs import differing
 from isic.split import SplitOptions
 from isic.split.split_file import write_split
 from isic.training.checkpoint import load, read

@@ -5,10 +5,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
+from isic.engine import finished
 from tests.commands import ROOT
 
 Folds = tuple[Path, str]
@@ -107,3 +110,13 @@ def test_a_broken_file_of_another_run_is_not_this_commands_business(
     code, text = typed(run, ["fold=0", *tiny, "logger=csv"])  # nameless: siblings are looked at
     assert code == 1, text
     assert "import of torch" in text, text
+
+
+def test_a_garbled_config_of_another_run_is_passed_over(tmp_path: Path) -> None:
+    fold = tmp_path / "a-b-000000" / "fold0"
+    fold.mkdir(parents=True)
+    (fold / "config.yaml").write_text("composition: words\nseed: 0\nformer: 1\n")
+    (fold / "score.json").touch()
+    today: Any = SimpleNamespace(defaults=lambda stored: {"other": 0})
+    config = {"name": None, "fold": 0, "paths": {"runs": str(tmp_path)}, "loss": {}, "seed": 0}
+    assert not finished._same_is_there(config, "a-b", today)

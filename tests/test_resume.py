@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from isic.files import PREFIX
 from isic.predictions import read_score
-from isic.runs import PREFIX
 from isic.training.checkpoint import read
 from tests.commands import ROOT, ForkServer
 from tests.killed import MOMENTS, PRELUDE, Experiment, assert_same, assert_same_end

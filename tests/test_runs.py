@@ -12,16 +12,9 @@ import pytest
 import yaml
 
 from isic.errors import ConfigError
-from isic.runs import (
-    RunFolder,
-    differing,
-    flatten,
-    identity,
-    run_name,
-    waiting_lock,
-    whole_file,
-    write_text,
-)
+from isic.files import waiting_lock, whole_file, write_text
+from isic.identity import differing, flatten, identity, run_name
+from isic.runs import RunFolder
 
 CONFIG = {
     "name": "run",

@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from isic.engine import unlike_training
 from isic.engine.unlike_training import say_unlike_training, typical_sides
 from isic.index.isic2024 import INFO
 from isic.index.milk10k import INFO as LESIONS
 from isic.index.schema import Index
+from isic.streams import warn_once
 from tests.commands import TINY, ForkServer
 
 
 @pytest.fixture(autouse=True)
 def unsaid(caplog: pytest.LogCaptureFixture) -> None:
-    unlike_training._warn_once.cache_clear()
+    warn_once.cache_clear()
     caplog.set_level(logging.WARNING)
 
 

@@ -1,4 +1,4 @@
-"""How well codes tell a class out of fold: rates of some groups, the AUC of others.
+"""AUC of codes as predictors of a class, out of fold: rates from some groups, scored on others.
 
 Method: codes are encoded by the rate of the class among the training part of `N_FOLDS` folds
 (smoothed towards the mean by `SMOOTHING` rows), scored on the other part, AUC one class against the

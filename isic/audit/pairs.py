@@ -40,7 +40,7 @@ class Pair(NamedTuple):
 def coarse(codes: Codes, n_bins: int, *, ordered: bool) -> Codes:
     """At most `n_bins` codes in place of more, missing (0) apart.
 
-    Of numbers neighbours are put together, as many rows in each; of others the rarest.
+    Neighbouring numbers share a code, as many rows in each; of other values the rarest do.
     """
     counts = np.bincount(codes)
     present = np.flatnonzero(counts)
@@ -67,9 +67,9 @@ def coarse(codes: Codes, n_bins: int, *, ordered: bool) -> Codes:
 def candidate_pairs(
     found: Sequence[Predictor], aucs: Sequence[float], target: Codes, classes: Sequence[int]
 ) -> tuple[list[Pair], int]:
-    """The pairs worth trying, and how many rows the screening looked at.
+    """Return the pairs worth trying, and how many rows the screening looked at.
 
-    aucs: Of each predictor alone.
+    aucs: AUC of each predictor alone.
     """
     best = sorted(range(len(found)), key=lambda i: -aucs[i])[:BEST]
     chosen = dict.fromkeys(combinations(sorted(best), 2))
@@ -82,7 +82,7 @@ def candidate_pairs(
 
 
 def pair_codes(found: Sequence[Predictor], pair: Pair, coarsened: dict[int, Codes]) -> Codes:
-    """One code a row of both columns. coarsened: Kept between calls."""
+    """Return one code a row for both columns. coarsened: Cache of coarse codes, by position."""
     if pair.kind == "rest":
         return _rest(found[pair.first].numbers, found[pair.second].numbers)
     for i in pair[:2]:
@@ -94,7 +94,7 @@ def pair_codes(found: Sequence[Predictor], pair: Pair, coarsened: dict[int, Code
 
 
 def _rest(first: Numbers | None, second: Numbers | None) -> Codes:
-    """What is left of the second number once the first has been taken off, by least squares."""
+    """Codes of the second number's residual after least squares on the first."""
     assert first is not None  # `_going_together` chooses numbers
     assert second is not None
     first, second = first.astype(np.float64), second.astype(np.float64)
@@ -121,7 +121,7 @@ def _some_rows(target: Codes) -> Codes:
 def _screened(
     found: Sequence[Predictor], target: Codes, classes: Sequence[int], rows: Codes
 ) -> Iterator[tuple[int, int]]:
-    """The pairs that say most beyond their columns, by the spread of the class over their cells."""
+    """Yield the pairs that tell most beyond their columns, by the class's spread over cells."""
     width = SCREEN_BINS
     hot = np.zeros((len(rows), len(found) * width), np.float32)
     for i, predictor in enumerate(found):
@@ -144,7 +144,7 @@ def _screened(
 def _going_together(
     found: Sequence[Predictor], target: Codes, classes: Sequence[int], rows: Codes
 ) -> list[Pair]:
-    """Pairs of which one number goes with the other and whose rest says most of some class."""
+    """Pairs of correlated numbers whose residual tells most about some class."""
     numbers = [i for i, p in enumerate(found) if p.numbers is not None and p.codes.max() > BINS]
     if len(numbers) < 2:
         return []
@@ -162,7 +162,7 @@ def _going_together(
 
 
 def _spread(codes: Codes, positive: NDArray[np.bool_]) -> float:
-    """How far the rates of a class in the rows of each code lie apart."""
+    """Chi-squared spread of a class's rates over the codes."""
     counts = np.bincount(codes)
     hits = np.bincount(codes, weights=positive, minlength=len(counts))
     return float(((hits - counts * positive.mean()) ** 2 / (counts + 10)).sum())

@@ -12,9 +12,9 @@ from typing import Any
 
 from isic.audit.findings import ODD, STATES, WRONG, Finding, Part
 from isic.cells import markdown_cell
+from isic.files import write_text
 from isic.index.schema import DatasetInfo
 from isic.outputs import output_folder
-from isic.runs import write_text
 
 FACTS, TEXT = "fingerprint.json", "report.md"
 

@@ -12,7 +12,7 @@ Node = dict[str, Any]
 
 
 class Classes(Protocol):
-    """What an archive's `DatasetInfo` says of its classes."""
+    """The part of an archive's `DatasetInfo` that the choice depends on."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -21,7 +21,7 @@ class Classes(Protocol):
 
 
 def is_open(node: Mapping[str, Any]) -> bool:
-    """Whether a loss is still to be chosen."""
+    """Return whether a loss is still to be chosen."""
     return "exclusive" in node
 
 

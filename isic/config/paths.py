@@ -106,7 +106,7 @@ def refuse_undecodable(places: Mapping[str, Any]) -> None:
 
 
 def is_path_key(key: str, patterns: Iterable[str] = (*SINGLE, *SEVERAL)) -> bool:
-    """Whether the value of a dotted key is a path."""
+    """Return whether the value of a dotted key is a path."""
     parts = key.split(".")
     return any(
         len(wanted) == len(parts) and all(w in ("*", p) for w, p in zip(wanted, parts, strict=True))

@@ -111,7 +111,7 @@ def _check_keys(value: Mapping[Any, Any], shape: dict[Any, Any], key: str) -> No
 
 
 def _is_of(value: Any, shape: Any) -> bool:
-    """Whether a value is of a shape without parts."""
+    """Return whether a value is of a shape without parts."""
     if isinstance(shape, re.Pattern):
         return isinstance(value, str) and shape.fullmatch(value) is not None
     if isinstance(shape, range | set | frozenset):

@@ -87,7 +87,7 @@ class Stored:
         return node
 
     def _refuse(self, value: Any, path: tuple[str, ...], *, imports: bool) -> list[str]:
-        """What no file may say; only with `trust` does this return it."""
+        """Raise for what no file may say; with `trust`, return it as messages."""
         try:
             check_plain(value)
         except Misshapen as error:

@@ -67,7 +67,7 @@ def targets_of(config: Any) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a target at some key may be.
+    """A kind of component that a stored config may name at some key.
 
     Attributes:
         what: For messages.
@@ -105,7 +105,7 @@ class Kind:
 
 
 def _subclass(*names: str) -> Callable[[Any], bool]:
-    """Whether an object is a class below one of those that the names stand for."""
+    """Return a test for subclasses of the named classes."""
 
     def fits(target: Any) -> bool:
         return isinstance(target, type) and issubclass(target, tuple(map(locate, names)))
@@ -114,17 +114,17 @@ def _subclass(*names: str) -> Callable[[Any], bool]:
 
 
 def _one_of(module: str, *names: str) -> Callable[[Any], bool]:
-    """Whether an object is one of those that a module defines under these names."""
+    """Return a test for the objects of these names in a module."""
     return lambda target: any(target is locate(f"{module}.{name}") for name in names)
 
 
 def _class_with(*methods: str) -> Callable[[Any], bool]:
-    """Whether an object is a class that offers these."""
+    """Return a test for classes that have these methods."""
     return lambda target: isinstance(target, type) and all(hasattr(target, m) for m in methods)
 
 
 def _is_metric(target: Any) -> bool:
-    """Whether an object is a function that `isic.metrics` registers, or a torchmetrics class."""
+    """Return whether an object is a registered function of `isic.metrics` or of torchmetrics."""
     if isinstance(target, type):
         # those of other folders fetch networks from the net, to compare images or texts by
         ours = target.__module__.startswith("torchmetrics.classification.")
@@ -240,7 +240,7 @@ SLOTS: Mapping[str, Kind] = {
 
 
 def kind_at(path: tuple[str, ...]) -> Kind | None:
-    """What a target at a key may be; None: nothing."""
+    """Return the kind of target that a key may name; None: none."""
     if exact := SLOTS.get(".".join(path)):
         return exact
     for below in (f"{'.'.join(path[:-1])}.*", f"{path[0]}.**" if len(path) > 1 else ""):

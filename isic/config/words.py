@@ -45,7 +45,7 @@ def checked_words(arguments: list[str]) -> list[str]:
 
 
 def _spaced(before: Sequence[str], word: str) -> str:
-    """What to type instead where a shell has cut a path at a space."""
+    """Say what to type instead where a shell has cut a path at a space."""
     key = before[-1].partition("=")[0] if before else ""
     if not is_path_key(key.lstrip("+")):
         return ""
@@ -114,7 +114,7 @@ def quoted(value: str) -> str:
 
 
 def quoted_form(key: str, value: str) -> str:
-    """What to type in a shell so that Hydra takes the value as it stands."""
+    """Return what to type in a shell so that Hydra takes the value as it is."""
     inner = re.sub(r"(\\*)(\"|$)", lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
     word = f'{key}="{inner}"'
     return "'" + word.replace("'", "'\"'\"'") + "'"

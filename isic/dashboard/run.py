@@ -26,7 +26,8 @@ import pandas as pd
 
 from isic.dashboard.send import send_meanwhile, wait_for_senders
 from isic.errors import ConfigError
-from isic.runs import flatten, write_text
+from isic.files import write_text
+from isic.identity import flatten
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""How a loader process hands its batches over: in memory that it shares with who started it.
+"""Batches from loader processes, handed over in memory that they share with their parent.
 
 One anonymous mapping, made before the fork, is divided into slots; each process has some of its
 own. It copies the images of a batch into a free slot and sends the slot's number and the small
@@ -28,7 +28,7 @@ PAGE = mmap.PAGESIZE
 
 
 class _Place(NamedTuple):
-    """Where in a slot a tensor lies, and how its dimensions lie in memory."""
+    """Offset of a tensor in a slot, and the order of its dimensions in memory."""
 
     offset: int
     shape: tuple[int, ...]  # in the order of `dims`
@@ -40,7 +40,7 @@ class Carrier:
     """A `collate_fn` whose batches, dictionaries of tensors, cross from a process in shared memory.
 
     workers: Processes that will be forked.
-    batch_bytes: Of the largest batch's images.
+    batch_bytes: Size of the largest batch's images.
     """
 
     def __init__(self, workers: int, batch_bytes: int) -> None:

@@ -15,7 +15,6 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 import pytorch_lightning as pl
@@ -26,6 +25,7 @@ from torch.utils.data import DataLoader
 from isic.data.carrier import Carrier
 from isic.data.dataset import LesionDataset
 from isic.errors import ConfigError, IsicError
+from isic.streams import warn_once
 from isic.workers import TIMEOUT, worker_timeout
 
 log = logging.getLogger(__name__)
@@ -178,17 +178,13 @@ def _can_start() -> bool:
     try:
         multiprocessing.get_context("fork").Queue()
     except (OSError, ImportError) as error:
-        _say_once(
+        warn_once(
+            log,
             "data.num_workers: no loader processes, this one decodes by itself: a lock in /dev/shm "
-            f"cannot be made ({error}). Make it writable, or larger: docker run --shm-size=1g"
+            f"cannot be made ({error}). Make it writable, or larger: docker run --shm-size=1g",
         )
         return False
     return True
-
-
-@lru_cache
-def _say_once(text: str) -> None:
-    log.warning("%s", text)
 
 
 def worker_count(asked: int | str, *, ranks: int, on_gpu: bool) -> int:

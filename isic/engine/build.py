@@ -20,8 +20,8 @@ from torch import nn
 from isic.config.loss import chosen_loss
 from isic.config.targets import locate, make
 from isic.data import LesionDataModule
-from isic.engine.finished import build_metrics
 from isic.engine.launch import is_launched
+from isic.engine.metrics import build_metrics
 from isic.engine.unlike_training import typical_sides
 from isic.errors import ConfigError
 from isic.index.schema import index_hash

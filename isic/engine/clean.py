@@ -22,7 +22,8 @@ from omegaconf import DictConfig
 
 from isic.errors import UNREADABLE, ConfigError, one_line
 from isic.files import file_lock, whole_file
-from isic.runs import RunFolder, read_config
+from isic.identity import read_config
+from isic.runs import RunFolder
 from isic.streams import show
 from isic.training.checkpoint import read
 

@@ -1,30 +1,14 @@
 """What a run's config only points at, as hashes: another content under a name is another run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from isic.engine.described import Described
 from isic.index.metadata import metadata_hash
-from isic.index.schema import Index, archive_hash, sample_rows
-from isic.split.options import Split
+from isic.index.schema import archive_hash, sample_rows
 
 HASHES = ("archive", "split_hash", "n_folds", "metadata_hash", "auxiliary_hash", "teacher_hash")
-
-
-class Described(Protocol):
-    """A run's data, of which no image is looked at: a data module, or its tables alone."""
-
-    @property
-    def index(self) -> Index: ...
-
-    @property
-    def split(self) -> Split: ...
-
-    @property
-    def metadata(self) -> Sequence[str]: ...
-
-    @property
-    def auxiliary(self) -> Sequence[str]: ...
 
 
 def run_content(config: Mapping[str, Any], data: Described) -> dict[str, Any]:

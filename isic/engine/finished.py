@@ -21,13 +21,14 @@ from isic.code_hash import edited_since
 from isic.composition import Composition
 from isic.config.targets import make
 from isic.dashboard.send import kept
-from isic.engine.content import HASHES, Described, content_text, run_content
+from isic.engine.content import HASHES, content_text, run_content
+from isic.engine.described import Described
 from isic.engine.launch import is_launched
+from isic.engine.metrics import build_metrics
 from isic.engine.settle import settle, variants
-from isic.errors import first_five
+from isic.errors import UNREADABLE, first_five
 from isic.identity import changes, read_config, settled_name
 from isic.index.schema import Index
-from isic.metrics import Metric
 from isic.predictions import read_predictions, read_score, score_line
 from isic.predictions.scorecard import SELECTED
 from isic.prepare import open_index
@@ -127,11 +128,11 @@ def _same_is_there(config: Mapping[str, Any], prefix: str, today: Composition) -
     for score in _runs(config).glob(f"{name}/fold{fold}/score.json"):
         try:
             stored = read_config(RunFolder(score.parent).config_file)
-        except (OSError, ValueError):  # of another run; else the training says so
+            apart = {k: v for k, v in stored.items() if k not in HASHES}
+            if any(not changes(apart, entry, today.defaults) for entry in variants(config)):
+                return True
+        except UNREADABLE:  # of another run; else the training says so
             continue
-        apart = {k: v for k, v in stored.items() if k not in HASHES}
-        if any(not changes(apart, entry, today.defaults) for entry in variants(config)):
-            return True
     return False
 
 
@@ -186,12 +187,6 @@ def last_lines(config: Mapping[str, Any], folder: RunFolder, data: Described) ->
         submit(folder.path / "submission.csv", predicted, data.index)
         log.info("submission: %s", folder.path / "submission.csv")
     return line
-
-
-def build_metrics(config: Mapping[str, Any]) -> dict[str, Metric]:
-    """Name -> function, the one that runs are compared by first."""
-    metrics: dict[str, Metric] = instantiate(config["metrics"]["functions"])
-    return metrics
 
 
 def result_line(result: Mapping[str, Any]) -> str:

@@ -26,15 +26,11 @@ from isic.engine.build import (
 )
 from isic.engine.cautions import cautions, seen_by_weights
 from isic.engine.content import run_content
-from isic.engine.finished import build_metrics, last_lines, say_how_to_sync, say_when
+from isic.engine.finished import last_lines, say_how_to_sync, say_when
 from isic.engine.inference import predict_rows
 from isic.engine.launch import check_ranks, is_launched, is_relaunched, rank, relaunch
-from isic.engine.resume import (
-    go_on,
-    is_trained,
-    on_edited_code,
-    readable,
-)
+from isic.engine.metrics import build_metrics
+from isic.engine.resume import go_on, is_trained, on_edited_code, readable
 from isic.engine.settle import settle
 from isic.engine.spoken import announce, log_mistakes, log_result
 from isic.engine.teacher import teach

@@ -129,7 +129,7 @@ def _held_out(
     if path is None:
         raise DataError(
             f"split=holdout: the split file of this checkpoint, {record.get('split_file')} with "
-            f"hash {record.get('split_hash')}, is gone or has changed; put it back"
+            f"hash {record.get('split_hash')}, is gone or has changed; restore it from a copy"
         )
     table = fold_rows(data.index, open_split(path), held_out=True)
     if not len(table):

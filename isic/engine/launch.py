@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from isic.errors import ConfigError, IsicError
-from isic.runs import write_text
+from isic.files import write_text
 from isic.workers import die_with_parent
 
 RELAUNCHED = "ISIC_RELAUNCHED"

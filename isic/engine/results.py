@@ -17,12 +17,12 @@ from isic.assemble import score_predictions, submit, with_targets
 from isic.checksums import sealed_json
 from isic.engine.decide import as_predicted, as_submitted
 from isic.errors import ConfigError
+from isic.files import write_text
 from isic.index.schema import Index, index_hash
 from isic.metrics import Metric
 from isic.outputs import output_folder
 from isic.predictions import score, score_line, write_predictions, write_score
 from isic.predictions.fitted import Fitted
-from isic.runs import write_text
 from isic.streams import show
 
 log = logging.getLogger(__name__)

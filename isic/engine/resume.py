@@ -84,7 +84,7 @@ def on_edited_code(config: Mapping[str, Any], folder: RunFolder) -> list[str]:
 
 
 def is_trained(config: Mapping[str, Any], fold: Path) -> bool:
-    """Whether a fold's last epoch is on disk, so that nothing is left but to predict."""
+    """Return whether a fold's last epoch is on disk, so that nothing is left but to predict."""
     folder = RunFolder(fold)
     if folder.finished or not folder.last.exists():
         return False

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from yaml import YAMLError
-
 from isic.composition import Composition
 from isic.config.loss import is_open, option_for, options
+from isic.errors import UNREADABLE
 from isic.identity import changes, read_config
 from isic.index.schema import DatasetInfo
 
@@ -22,7 +21,7 @@ FORMER = "bce"
 
 
 def variants(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a config may become, whichever archive it meets."""
+    """Return the configs that this one may become, whichever archive it meets."""
     if not is_open(config["loss"]):
         return [dict(config)]
     return [{**config, "loss": node} for node in options(config["loss"]).values()]
@@ -57,7 +56,7 @@ def settle(
 
 
 def say_loss(loss: Mapping[str, Any], info: DatasetInfo) -> None:
-    """Which loss it is, and what its probabilities are where they are not one of several."""
+    """Log the loss; warn where its probabilities do not sum to 1 over several classes."""
     name = str(loss["loss"]["_target_"]).rpartition(".")[2]
     n = len(info.classes)
     if loss["activation"] == "sigmoid" and n > 2:
@@ -73,5 +72,5 @@ def say_loss(loss: Mapping[str, Any], info: DatasetInfo) -> None:
 def _is_of(file: Path, entry: Mapping[str, Any], today: Composition | None) -> bool:
     try:
         return not changes(read_config(file), entry, today.defaults if today else None)
-    except (OSError, ValueError, AttributeError, YAMLError):  # no config of ours
+    except UNREADABLE:  # no config of ours
         return False

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from isic.checksums import BLANK, check, fill_in
-from isic.runs import whole_file
+from isic.files import whole_file
 
 log = logging.getLogger(__name__)
 

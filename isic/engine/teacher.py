@@ -32,14 +32,14 @@ from isic.config.loss import chosen_loss
 from isic.config.targets import targets_of
 from isic.data import LesionDataModule
 from isic.engine.build import quiet
-from isic.engine.content import Described
+from isic.engine.described import Described
 from isic.engine.inference import find_checkpoints, lone_trainer, predict_rows
 from isic.engine.soft_labels import keep_labels, kept_labels
 from isic.engine.trained import NUMBERED, fold_config, kept_split, seen_by, stored_config
 from isic.errors import CheckpointError, ConfigError, DataError, first_five
+from isic.files import waiting_lock
 from isic.index.schema import archive_hash, index_hash
 from isic.predictions import assemble_oof
-from isic.runs import waiting_lock
 from isic.split.split_file import TRAINS, read_split
 from isic.training.checkpoint import load, read, require
 from isic.training.distill import KEY, teacher_logits
@@ -160,7 +160,7 @@ def _split_of(teacher: Teacher) -> pd.DataFrame:
         return read_split(path)
     raise DataError(
         f"distill.teacher: the split file of {teacher.run}, {teacher.record['split_file']} with "
-        f"hash {teacher.record['split_hash']}, is gone or has changed; put it back"
+        f"hash {teacher.record['split_hash']}, is gone or has changed; restore it from a copy"
     )
 
 

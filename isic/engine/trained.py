@@ -37,7 +37,7 @@ NUMBERED = FOLD | {"n_folds": range(1, 10_000)}
 
 
 def fold_config(fold: Path, key: str, shape: Any = FOLD) -> dict[str, Any]:
-    """What is stored of a fold. Raises CheckpointError, which names the file and what is wrong."""
+    """Read the stored config of a fold. Raises CheckpointError, which names file and fault."""
     mend = f"{key}: give a checkpoint file itself, or train that fold again"
     return read_stored(fold / "config.yaml", shape, mend=mend, error=CheckpointError)
 

@@ -1,4 +1,4 @@
-"""What predicted rows lack, or have otherwise, that a checkpoint was trained with: it is said.
+"""Warnings where predicted rows differ from those that a checkpoint was trained with.
 
 A folder of images has no metadata, and may show lesions at another magnification: close-ups where
 a network knows whole photographs. Sides are those of the files, before any resizing, seen on a
@@ -8,7 +8,6 @@ sample of them. Checkpoints of earlier versions hold no sides, and nothing is sa
 import io
 import logging
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from isic.errors import first_five
 from isic.images.sources import read_refs
 from isic.index.schema import Index
 from isic.prepare import image_columns
+from isic.streams import warn_once
 
 log = logging.getLogger(__name__)
 
@@ -67,23 +67,19 @@ def say_unlike_training(
     columns = data.encoder.columns if data.encoder else ()
     absent = [c for c in columns if c not in rows or rows[c].isna().all()]
     if absent:
-        _warn_once(
+        warn_once(
+            log,
             f"none of {len(rows)} rows has a value of {first_five(absent)}, which the model was "
             "trained with: it is taken as missing, and the score of the run says nothing of such "
-            "rows; data.root=DIR reads an archive with its table"
+            "rows; data.root=DIR reads an archive with its table",
         )
     trained = record.get("image_sides")
     for view, side in typical_sides(data.index, rows, data.views).items():
         known = trained.get(view) if isinstance(trained, Mapping) else None
         if isinstance(known, int | float) and not 1 / FACTOR < side / known < FACTOR:
-            _warn_once(
+            warn_once(
+                log,
                 f"the {f'{view} ' if view else ''}images are {side:.0f} px along the shorter side "
                 f"(median), those of the training {known:.0f} px: if they show lesions at another "
-                "magnification, the predictions mean little"
+                "magnification, the predictions mean little",
             )
-
-
-@cache
-def _warn_once(text: str) -> None:
-    """Five folds of a run have five times the same to say."""
-    log.warning("%s", text)

@@ -20,8 +20,8 @@ import pandas as pd
 from isic.checksums import BLANK, check, fill_in
 from isic.code_hash import code_hash, folders_hash
 from isic.features.family import Family, FeatureTable, State
+from isic.files import whole_file
 from isic.module_sources import versions
-from isic.runs import whole_file
 
 log = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from isic.checksums import BLANK, check, fill_in
 from isic.errors import IsicError
+from isic.files import waiting_lock, whole_file
 from isic.images.decode import MAX_PIXELS, ImageError, Pixels, decode
 from isic.images.scan import scan
 from isic.images.sources import Ref, Sources, Stat, stat_files
-from isic.runs import waiting_lock, whole_file
 
 log = logging.getLogger(__name__)
 

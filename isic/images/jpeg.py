@@ -23,7 +23,7 @@ import simplejpeg
 from isic.images.limits import ImageError
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
-APP0, APP1, APP14, APP15, COM, SOS = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE, 0xDA
+APP0, APP14, APP15, COM, SOS = 0xE0, 0xEE, 0xEF, 0xFE, 0xDA
 FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # of a frame's header: sequential or progressive
 # A progressive file has about 10 scans. Beyond, only where all of them together are soon done:
 # a pass over 1,000 megapixels takes some seconds.
@@ -50,7 +50,7 @@ STRAY = 4  # bytes before EOI; data out of step leaves more in 99 of 100 cases
 
 
 def is_jpeg(data: bytes) -> bool:
-    """Whether the first bytes say so."""
+    """Return whether the first bytes say so."""
     return data[:2] == SOI
 
 
@@ -145,7 +145,7 @@ def refuse_scans(data: bytes, n_pixels: int) -> None:
 
 
 def _has_one_scan(data: bytes) -> bool:
-    """Whether it looks sequential, all components together, as nearly every file: 1 us to see."""
+    """Return whether a file looks sequential with one scan, as nearly all do; takes 1 us."""
     if data[2:4] != b"\xff\xe0" or data[20:22] != b"\xff\xdb":  # else, a thumbnail may come first
         return False
     frame = data.find(b"\xff\xc0", 20)
@@ -154,7 +154,7 @@ def _has_one_scan(data: bytes) -> bool:
 
 
 def _lacks_scans(found: Sequence[tuple[int, bytes]]) -> bool:
-    """Whether a component has no scan, or a bit of its coefficients is still to come."""
+    """Return whether a component has no scan, or a bit of its coefficients is still to come."""
     components: set[int] = set()
     missing_bits: dict[tuple[int, int], int] = {}  # of a component's coefficient
     for marker, piece in found:

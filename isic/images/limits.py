@@ -1,4 +1,4 @@
-"""What is refused before memory or time is spent on it; each limit names the key that raises it.
+"""Limits that refuse an image before memory or time is spent on it; each names its key.
 
 Unit: pixels of one image; bytes where a container states or inflates them.
 """

@@ -27,6 +27,7 @@ from pathlib import Path
 import cv2
 
 from isic.errors import DataError, IsicError, first_five
+from isic.files import waiting_lock
 from isic.images.convert import QUALITY, Options, Row, convert
 from isic.images.packfile import (
     HEADER_BYTES,
@@ -50,7 +51,6 @@ from isic.images.sources import (
     stat_files,
 )
 from isic.module_sources import versions
-from isic.runs import waiting_lock
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What Pillow's TIFF reader leaves to others: sides of tiles, depth, and JPEG strips.
+"""TIFF facts that Pillow's reader does not check: sides of tiles, depth, JPEG strips.
 
 Source: TIFF 6.0 (Adobe) and its Technical Note 2 on JPEG; tags by number as Pillow reads them.
 Trap: libtiff only warns of a damaged JPEG strip, and takes its memory by a tile's sides, which may

@@ -20,10 +20,10 @@ import pandas as pd
 
 from isic.checksums import BLANK, check, fill_in
 from isic.code_hash import code_hash, folders_hash
+from isic.files import whole_file
 from isic.index.schema import DatasetInfo, Index
 from isic.module_sources import versions
 from isic.outputs import OUTPUT_MARK
-from isic.runs import whole_file
 
 log = logging.getLogger(__name__)
 

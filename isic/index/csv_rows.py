@@ -1,4 +1,4 @@
-"""Whether every line of a CSV becomes a row: what an open quote swallows is lost without a word.
+"""Check that every line of a CSV becomes a row: an open quote swallows others in silence.
 
 Parsers take a cell that opens a quote to the next quote, over any number of lines, and to the end
 of the file where none comes. Lines are counted first, a gigabyte a second; only where they are more
@@ -65,7 +65,7 @@ def _count_lines(path: Path) -> tuple[int, bytes]:
 
 
 def _ends_inside_quotes(line: bytes, delimiter: str) -> bool:
-    """Whether the last line opens a quote and ends: a file that was cut off."""
+    """Return whether the last line opens a quote and ends: a file that was cut off."""
     if b'"' not in line:
         return False
     try:
@@ -105,7 +105,7 @@ def _go_through(path: Path, delimiter: str) -> int:
 
 
 def _is_swallowed(record: Sequence[str], shapes: Shapes, delimiter: str) -> bool:
-    """Whether a cell of several lines holds lines of the table."""
+    """Return whether a cell of several lines holds lines of the table."""
     for column, cell in enumerate(record):
         first, *others = re.split(r"\r\n|\r|\n", cell)
         if not others:
@@ -131,7 +131,7 @@ def _is_swallowed(record: Sequence[str], shapes: Shapes, delimiter: str) -> bool
 
 
 def _shapes(path: Path, delimiter: str) -> Shapes:
-    """What the cells of each column look like, those of several lines left out."""
+    """Return the shapes of each column's cells, those of several lines left out."""
     shapes: Shapes = []
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         records = filter(None, csv.reader(file, delimiter=delimiter))

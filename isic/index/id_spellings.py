@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from isic.errors import ConfigError, first_five
 
-EXACT, NORMALISED = CHOICES = ("exact", "normalised")
+EXACT = "exact"
+CHOICES = (EXACT, "normalised")
 HOSPITAL = "attribution"
 KINDS = ("patient_id", "lesion_id", "image_id", HOSPITAL)
 # Letters, digits, `_` and `-` need lower case and zeros only, which Arrow does for whole columns.
@@ -81,7 +82,7 @@ class IdSpellings:
         return [f for kind, columns in self._met.items() for f in fault_of(kind, columns)]
 
     def notes(self) -> list[str]:
-        """What `normalised` made one."""
+        """Say which spellings `normalised` took as one."""
         return [
             f"{len(changed)} {kind}s are other spellings and taken as one (data.index.ids="
             f"normalised): {first_five(f'{a!r} as {b!r}' for a, b in changed.items())}"
@@ -116,7 +117,7 @@ def spelled_alike(columns: list[pd.Series]) -> list[list[str]]:
 
 
 def key_of(text: str) -> str:
-    """What is left of an id without its spelling."""
+    """Reduce an id to what all its spellings share."""
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     plain = "".join(c for c in plain if unicodedata.category(c) != "Cf")  # of no width at all
     plain = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", plain)  # `1 23` is not `12 3`
@@ -149,7 +150,7 @@ def _unique(columns: list[pd.Series]) -> Any:
 
 
 def _of_one_form(columns: list[pd.Series]) -> bool:
-    """Whether all ids are of one length and differ in digits of the same places only.
+    """Return whether all ids are of one length and differ in digits of the same places only.
 
     Such ids are equal in lower case and without zeros only where they are equal.
     """

@@ -1,4 +1,4 @@
-"""What a walk through folders of images meets and does not take as it is, and how a user hears it.
+"""Files and folders that a walk for images passes over or follows outside, and notes on them.
 
 Three kinds, each named and counted in the notes of a reader: files of image formats that are not
 read, folders that this program wrote itself, and links that lead out of the root (followed).
@@ -37,7 +37,7 @@ CONVERT = "convert them to JPEG or PNG under the same names"
 
 @dataclass
 class PassedOver:
-    """What one walk through the folders below `root` has met.
+    """Unread files, results and outward links that one walk below `root` has met.
 
     unread: Files of formats that are not read; outputs: folders of this program's results, left
     out; outside: links that lead out of the root, followed. Paths relative to the root.
@@ -64,7 +64,7 @@ class PassedOver:
             self.outside.append(name)
 
     def look_at(self, name: str) -> None:
-        """The same of a single file that no walk came by, such as a store."""
+        """Look where a single file leads, such as a store that no walk came by."""
         path = os.path.join(self.root, name)
         if os.path.islink(path):
             self.follow(path, name)
@@ -86,7 +86,7 @@ class PassedOver:
 
 
 def unread_note(names: list[str]) -> str:
-    """How many files are of which formats that are not read, and what to do."""
+    """Say how many files are of which formats that are not read, and what to do."""
     counts = Counter(UNREAD[os.path.splitext(name)[1].lower()] for name in sorted(names))
     kinds = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
     return (

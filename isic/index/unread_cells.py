@@ -26,7 +26,7 @@ def standard_names(unread: Mapping[str, str]) -> Unread:
 
 
 def unread_notes(unread: Mapping[str, str]) -> list[str]:
-    """What was done with these cells, for people."""
+    """Say what was done with these cells."""
     done = "taken as missing, refused where the column is used"
     return [f"{text}; {done}" for text in unread.values()]
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from isic.cli import CONF, Outcome
 from isic.errors import ConfigError
-from isic.runs import write_text
+from isic.files import write_text
 
 MASTER = ("hydra.launcher", "hydra/launcher", "hydra.mode", "hydra.sweep", "hydra/sweeper")
 

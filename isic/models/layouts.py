@@ -44,7 +44,7 @@ TF_EPS, TORCH_EPS = 1e-3, 1e-5
 
 
 def layout_of(state: Mapping[str, Tensor]) -> str | None:
-    """Whose names a state dict without prefix has, where they are not timm's."""
+    """Return whose names a state dict without prefix has; None for timm's."""
     if "_conv_stem.weight" in state:
         return LUKEMELAS
     if "features.0.0.weight" in state and any(".block." in key for key in state):

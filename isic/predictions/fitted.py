@@ -17,6 +17,7 @@ import pandas as pd
 from isic.checksums import Damaged, read_json, sealed_json
 from isic.config.shapes import Misshapen, check_shape
 from isic.errors import DataError
+from isic.files import write_text
 from isic.metrics import Metric
 from isic.metrics.chance import deals
 from isic.predictions.table import (
@@ -28,7 +29,6 @@ from isic.predictions.table import (
 from isic.predictions.temperature import fit_temperature, of_softmax, tempered
 from isic.predictions.thresholds import argmax_folded, fit_thresholds, folded, nested_thresholds
 from isic.predictions.unknown import known_quantiles, unknown_class, with_unknown
-from isic.runs import write_text
 
 FILE = "thresholds.json"
 SHAPE = {

@@ -23,6 +23,7 @@ import pandas as pd
 from isic.checksums import sealed_json
 from isic.config.shapes import read_stored
 from isic.errors import DataError, first_five
+from isic.files import write_text
 from isic.metrics import Metric
 from isic.metrics.bootstrap import bootstrap_replicates, paired_interval, percentiles
 from isic.metrics.chance import chance_level
@@ -31,7 +32,6 @@ from isic.metrics.inputs import Floats, Ints, score_of
 from isic.metrics.replicates import plain
 from isic.metrics.resample import unit_numbers
 from isic.predictions.table import prob_columns, probabilities, with_fallback
-from isic.runs import write_text
 
 log = logging.getLogger(__name__)
 

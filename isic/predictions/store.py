@@ -17,6 +17,7 @@ import pandas as pd
 
 from isic.checksums import BLANK, Damaged, check, fill_in
 from isic.errors import DataError, first_five
+from isic.files import whole_file
 from isic.predictions.table import (
     COLUMNS,
     ENERGY,
@@ -26,7 +27,6 @@ from isic.predictions.table import (
     image_columns,
     prob_columns,
 )
-from isic.runs import whole_file
 
 METADATA = b"isic"  # key of the parquet file's metadata, JSON inside
 DAMAGED = (
@@ -183,7 +183,7 @@ def _find_split(named: str | None, predictions: Path) -> Path:
             return path
     raise DataError(
         f"the split file {named} of {predictions} is gone, and no splits/ folder "
-        "above it holds one of that name; put it back, or train again."
+        "above it holds one of that name; restore it from a copy, or train again."
     )
 
 

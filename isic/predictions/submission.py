@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from isic.errors import DataError, first_five
+from isic.files import write_text
 from isic.index.csv_rows import refuse_lost_rows
 from isic.predictions.table import classes_of, prob_columns, with_fallback
-from isic.runs import write_text
 
 log = logging.getLogger(__name__)
 

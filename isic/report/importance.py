@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from isic.cells import spreadsheet_csv
-from isic.runs import whole_file, write_text
+from isic.files import whole_file, write_text
 
 MOST = 25
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import yaml
 
 from isic.errors import IsicError
-from isic.runs import write_text
+from isic.files import write_text
 from isic.workers import TIMEOUT, alone, answers, die_with_parent, worker_timeout
 
 GLANCE = 0.1  # seconds between two looks at a job

@@ -10,8 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from isic.cells import spreadsheet_csv
-from isic.files import write_summed
-from isic.runs import waiting_lock, write_text
+from isic.files import waiting_lock, write_summed, write_text
 from isic.search.options import SearchOptions
 from isic.search.slots import FAILURE, RUN, run_of
 

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from isic.errors import IsicError
-from isic.runs import write_text
+from isic.files import write_text
 from isic.workers import die_with_parent
 
 PRELOADED = {

@@ -17,7 +17,7 @@ from isic.composition import Composition
 from isic.config.loss import is_open, options
 from isic.config.training import SweepConfig, TrainConfig
 from isic.errors import IsicError
-from isic.runs import identity
+from isic.identity import identity
 from isic.search.compose import Composer, check_space
 from isic.search.forks import Forks
 from isic.search.loop import Sweep, work

@@ -11,9 +11,9 @@ from optuna.study import StudyDirection
 
 from isic.checksums import sealed_yaml
 from isic.errors import CheckpointError, ConfigError, DataError, IsicError
+from isic.files import write_text
 from isic.identity import Defaults, differing_flat, flatten, identity
 from isic.outputs import output_folder
-from isic.runs import write_text
 from isic.search.alive import Stamp
 from isic.search.forks import Jobs, reason, wait_for
 from isic.search.options import SearchOptions

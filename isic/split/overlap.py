@@ -12,11 +12,11 @@ from pathlib import Path
 
 from isic.checksums import read_json, sealed_json
 from isic.errors import IsicError
+from isic.files import write_text
 from isic.images.fingerprint import images_key, read_fingerprints
 from isic.images.likeness import same_images
 from isic.images.sources import Ref
 from isic.index.schema import Index
-from isic.runs import write_text
 
 log = logging.getLogger(__name__)
 

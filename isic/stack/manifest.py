@@ -25,7 +25,7 @@ import numpy.typing as npt
 from isic.checksums import sealed_json
 from isic.config.shapes import ARCHIVE, PLACES, read_stored
 from isic.errors import DataError, first_five
-from isic.runs import write_text
+from isic.files import write_text
 from isic.stack.combine import Mean
 from isic.stack.cross_fit import Task
 from isic.stack.fitted import SUFFIX, Fitted, from_text

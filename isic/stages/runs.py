@@ -22,10 +22,10 @@ from isic.errors import (
     first_five,
     one_line,
 )
+from isic.identity import read_config
 from isic.predictions import read_score
 from isic.predictions.scorecard import TOOK, metric_text
 from isic.prepare import open_index
-from isic.runs import read_config
 from isic.streams import show
 
 log = logging.getLogger(__name__)

@@ -26,14 +26,13 @@ from isic.dashboard import is_on
 from isic.errors import ConfigError, first_five
 from isic.features.family import Family
 from isic.features.image_scores import reads_scores
-from isic.files import overwrites
-from isic.identity import Defaults, differing, is_garbled, settled_name
+from isic.files import PREFIX, overwrites, waiting_lock, write_text
+from isic.identity import Defaults, differing, is_garbled, read_config, settled_name
 from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
 from isic.outputs import OUTPUT_MARK, output_folder
 from isic.predictions import read_score, score_line
 from isic.prepare import open_index
-from isic.runs import PREFIX, read_config, waiting_lock, write_text
 from isic.signatures import check_signatures
 from isic.split.making import make_split
 from isic.split.options import Split
@@ -48,7 +47,9 @@ from isic.streams import show
 log = logging.getLogger(__name__)
 
 CHECKED = ("metrics", "features", "selection", "stacker", "split")
-DATA = ("index", "root", "extra", "fraction")  # what of conf/data a stack depends on
+# What of conf/data a stack depends on; the folds keep images together that show the same, and how
+# large an image is read decides which are compared.
+DATA = ("index", "root", "extra", "fraction", "max_megapixels")
 # beside no config: what a sweep writes before a trial
 OWN = (OUTPUT_MARK, ".lock", "stack.yaml", "stack.log")
 

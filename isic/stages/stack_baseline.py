@@ -1,4 +1,4 @@
-"""What the image runs of a stack score without it: their rank average, beside every stack's score.
+"""Score of a stack's image runs without it, their rank average, next to every stack's score.
 
 Source: ablations of ISIC 2024 found the rank average of the runs above learned stackers more often
 than not, and a stack of features that say nothing fits noise.
@@ -75,7 +75,7 @@ def worse_than_inputs(request: Request, alone: Mapping[str, Any]) -> list[str]:
 
 
 def _by_order(metric: Metric) -> bool:
-    """Whether a metric sees the order of scores and nothing else."""
+    """Return whether a metric sees the order of scores and nothing else."""
     while isinstance(metric, partial):
         metric = metric.func
     return getattr(metric, "__name__", "") in BY_ORDER

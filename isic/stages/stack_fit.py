@@ -29,6 +29,7 @@ from isic.assemble import (
 )
 from isic.audit.cautions import pseudo_cautions, shortcut_cautions
 from isic.dashboard import publish
+from isic.files import write_text
 from isic.index.in_test import differences
 from isic.index.schema import index_hash
 from isic.index.unread_cells import refuse_unread
@@ -37,7 +38,6 @@ from isic.predictions.fitted import fit_to
 from isic.predictions.origin import with_images
 from isic.predictions.table import TARGET
 from isic.report.importance import write_importance
-from isic.runs import write_text
 from isic.split.split_file import HELD_OUT
 from isic.stack import CrossFit, Plan, cross_fit
 from isic.stack.feature_inputs import States, category_columns, fold_inputs, needed_columns

@@ -1,4 +1,4 @@
-"""What a stack stands on: which features said something, and whether one family carries the score.
+"""Which features a stack uses, and whether one family of them carries its score.
 
 Method: 500 held-out rows a fold are predicted again with the features of one family dealt to other
 rows, and with those of all other families; AUC by fold, one class against the rest. The best single
@@ -191,7 +191,7 @@ def reliance_warnings(
 def _single_guesses(
     request: Request, rows: pd.DataFrame, inputs: Mapping[Fold, FoldInputs], parts: Families
 ) -> tuple[list[Guess], dict[str, float]]:
-    """How well each used feature tells a class alone, the best first, and each column behind it."""
+    """Return each used feature's best guess, best first, and the AUC of each column behind them."""
     tables = []
     for fold, source in inputs.items():
         own = np.flatnonzero((rows["fold"] == fold).to_numpy()) if fold != "all" else np.arange(0)

@@ -19,7 +19,7 @@ from isic.config.shapes import Misshapen, check_shape
 from isic.config.stored import Stored
 from isic.config.targets import locate
 from isic.errors import CheckpointError, ConfigError, IsicError
-from isic.runs import PREFIX, whole_file
+from isic.files import PREFIX, whole_file
 from isic.training.losses import Objective
 from isic.training.module import LesionClassifier
 from isic.training.record import NEEDED, RESUMED, check_record, check_weights

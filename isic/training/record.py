@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself under the key `isic`, checked before any part of it is used.
+"""A checkpoint's record under the key `isic`, checked before any part of it is used.
 
 | key | what | absent |
 |---|---|---|

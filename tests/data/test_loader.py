@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from isic.data import loader
 from isic.data.carrier import SMALL, Carrier
 from isic.data.loader import BatchLoader, worker_failure
 from isic.errors import ConfigError, DataError, IsicError
 from isic.images.decode import ImageError
+from isic.streams import warn_once
 from isic.training.failures import memory_explained
 from isic.workers import TIMEOUT, worker_timeout
 
@@ -89,7 +89,7 @@ def test_neither_shared_memory_of_torch_nor_a_socket_is_needed(data32, monkeypat
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), PermissionError(13, "denied")])
 def test_without_locks_this_process_decodes_and_says_so(data32, monkeypatch, caplog, error):
-    loader._say_once.cache_clear()
+    warn_once.cache_clear()
 
     def refused(*_, **__):
         raise error

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from isic.errors import ConfigError
-from isic.runs import write_text
+from isic.files import write_text
 from isic.search.alive import Stamp
 from isic.search.slots import lost
 from isic.search.storage import Store, open_store

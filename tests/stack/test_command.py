@@ -416,3 +416,19 @@ def test_shuffled_labels_give_one_half_through_the_whole_chain(tmp_path: Path) -
         aucs.append(roc_auc(target.to_numpy(dtype=int), oof["prob_malignant"].to_numpy()))
     assert 0.44 < np.mean(aucs) < 0.56, aucs
     assert all(0.38 < auc < 0.62 for auc in aucs), aucs
+
+
+def test_a_stack_compares_images_as_large_as_its_runs_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # folds keep images together that show the same, of those that are read
+    asked = []
+
+    def opened(*_: Any, **named: Any) -> Index:
+        asked.append(named["max_megapixels"])
+        raise DataError("opened")
+
+    monkeypatch.setattr("isic.stages.stack.open_index", opened)
+    with pytest.raises(DataError, match="opened"):
+        stacked(tmp_path, tmp_path, "data.max_megapixels=100", "features=[lesion_shape]")
+    assert asked == [100]

@@ -39,8 +39,8 @@ from isic.acquire.download.tables import (
     write_tables,
 )
 from isic.errors import ConfigError, DataError, IsicError, first_five
+from isic.files import PREFIX, waiting_lock
 from isic.images.progress import Progress
-from isic.runs import PREFIX, waiting_lock
 
 log = logging.getLogger(__name__)
 

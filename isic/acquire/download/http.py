@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from isic.errors import ConfigError, IsicError
-from isic.runs import whole_file
+from isic.files import whole_file
 
 if TYPE_CHECKING:
     import httpx

@@ -23,7 +23,7 @@ from typing import Any
 
 from isic.acquire.download.api import FIRST_COLUMNS, ArchiveApi
 from isic.errors import ConfigError, DataError
-from isic.runs import whole_file, write_text
+from isic.files import whole_file, write_text
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isic.errors import ConfigError, DataError
+from isic.files import write_text
 from isic.images.progress import Progress
-from isic.runs import write_text
 from isic.streams import show
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from isic.__main__ import verbatim
+from isic.files import PREFIX
 from isic.index.folder import build_index
-from isic.runs import PREFIX
 from tests.acquire.download.server import Archive, served
 from tests.commands import ROOT, Command, ForkServer
 

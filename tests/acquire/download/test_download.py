@@ -15,7 +15,7 @@ import pytest
 from isic.acquire.download import Request, download_archive
 from isic.acquire.download.http import Patience
 from isic.errors import ConfigError, DataError, IsicError
-from isic.runs import PREFIX
+from isic.files import PREFIX
 from tests.acquire.download.server import Archive, served
 
 QUICK = Patience(attempts=6, base=0.001, longest=0.01, timeout=5.0)
