@@ -31,7 +31,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from isic.config import SCHEMAS
 from isic.config.paths import changed_paths, expand_variables, refuse_undecodable
 from isic.config.words import checked_words, unread_word
-from isic.errors import ConfigError, IsicError
+from isic.errors import ConfigError, IsicError, unwrapped
 from isic.outputs import keep_apart
 from isic.streams import print_result, was_shown
 
@@ -116,7 +116,7 @@ def outcome_of(name: str, task: str, overrides: Sequence[str]) -> Outcome:
 
 def exit_code(error: BaseException) -> int:
     """Map an exception to the exit code of the command."""
-    error = _said(error)
+    error = unwrapped(error)
     if isinstance(error, OmegaConfBaseException | HydraException):
         return 2
     return error.exit_code if isinstance(error, IsicError) else 1
@@ -170,14 +170,8 @@ def _take_paths(cfg: DictConfig) -> None:
     keep_apart(**{key.replace(".", "_"): value for key, value in places.items()})
 
 
-def _said(error: BaseException) -> BaseException:
-    """Return our own error where Hydra wrapped one that a component's constructor raised."""
-    wrapped = isinstance(error.__cause__, IsicError) and not isinstance(error, IsicError)
-    return error.__cause__ if wrapped and error.__cause__ else error
-
-
 def _message(error: BaseException) -> str:
-    error = _said(error)
+    error = unwrapped(error)
     if isinstance(error, IsicError | HydraException):
         return str(error)
     if isinstance(error, MissingMandatoryValue):
@@ -195,7 +189,7 @@ def _message(error: BaseException) -> str:
 def _in_one_line(error: BaseException) -> str:
     """For the table of a multirun: ours say first what is wrong, a stack trace says it last."""
     lines = _message(error).strip().splitlines()
-    return lines[0] if isinstance(_said(error), IsicError) else lines[-1]
+    return lines[0] if isinstance(unwrapped(error), IsicError) else lines[-1]
 
 
 def _fail_job(message: str, error: BaseException | None) -> None:

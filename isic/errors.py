@@ -41,6 +41,12 @@ UNREADABLE = (IsicError, OSError, ValueError, KeyError, TypeError, AttributeErro
 """What reading another run's files may raise, where they are not as they were written."""
 
 
+def unwrapped(error: BaseException) -> BaseException:
+    """Return our own error where Hydra wrapped one that a component's constructor raised."""
+    cause = error.__cause__
+    return cause if isinstance(cause, IsicError) and not isinstance(error, IsicError) else error
+
+
 def one_line(error: BaseException) -> str:
     """Return what an error says in one line, for a list of several."""
     text = " ".join(str(error).split())

@@ -383,7 +383,7 @@ def test_a_config_that_is_none_ends_with_its_file(copied: Path, text: str, caplo
         find_checkpoints(str(copied / "a"))
     caplog.set_level("INFO")
     runs(verb("runs", paths={"runs": str(copied)}))
-    named = "fold0/config.yaml cannot be read", "a  cannot be read: Misshapen: n_folds: expected"
+    named = "fold0/config.yaml cannot be read", "fold0/config.yaml is no config of a run: n_folds"
     assert any(text in caplog.text for text in named) and "Traceback" not in caplog.text
 
 

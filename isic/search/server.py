@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from isic.errors import IsicError
+from isic.errors import IsicError, unwrapped
 from isic.files import write_text
 from isic.workers import die_with_parent
 
@@ -148,7 +148,7 @@ def _run(request: Mapping[str, Any]) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as error:
-        error = error.__cause__ if isinstance(error.__cause__, IsicError) else error
+        error = unwrapped(error)
         if isinstance(error, IsicError):
             sys.stderr.write(f"error: {error}\n")
             return error.exit_code
