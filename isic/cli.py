@@ -33,7 +33,7 @@ from isic.config.paths import changed_paths, expand_variables, refuse_undecodabl
 from isic.config.words import checked_words, unread_word
 from isic.errors import ConfigError, IsicError, unwrapped
 from isic.outputs import keep_apart
-from isic.streams import print_result, was_shown
+from isic.streams import print_result
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +269,6 @@ def _table(outcomes: Sequence[Outcome]) -> str:
     """Job, state, message and log; words that all jobs share are left out of their names.
 
     What a message holds beyond its first line, as the score of all folds, comes last, and once.
-    Results that this process has shown are not repeated.
     """
     # paths stand in Hydra's quotes, which nobody typed
     words = [re.sub(r"='([^']*)'(?= |$)", r"=\1", o.job).split() for o in outcomes]
@@ -279,7 +278,7 @@ def _table(outcomes: Sequence[Outcome]) -> str:
     lines: list[str] = []
     last: dict[str, None] = {}
     for name, o in zip(names, outcomes, strict=True):
-        message, *more = ["" if was_shown(m) else m for m in o.message.splitlines() or [""]]
+        message, *more = o.message.splitlines() or [""]
         lines.append(f"{name:<{width}}  {o.state:<10}  {message}  {o.log}".rstrip())
         last |= dict.fromkeys(more)
     return "\n".join([*lines, *filter(None, last)])

@@ -13,18 +13,10 @@ from functools import cache
 
 RESULTS = logging.getLogger("isic.results")
 
-_SHOWN: set[str] = set()
-
 
 def show(text: str) -> None:
     """Give a result, of one line or several."""
     RESULTS.info("%s", text)
-    _SHOWN.update(text.splitlines())
-
-
-def was_shown(line: str) -> bool:
-    """Return whether this process gave a line as a result already, so that no table repeats it."""
-    return line in _SHOWN
 
 
 @cache

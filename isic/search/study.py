@@ -111,7 +111,8 @@ def _compare(
             f"{store.shown}: the study {search.name} was not made by sweep.py; give another name="
         )
     changed = differing_flat(dict(stored), dict(wanted), defaults=defaults)
-    if changed and {"loss.activation"} <= stored.keys() and "loss.exclusive._target_" in wanted:
+    by_task = "loss.exclusive._target_"  # a key of loss=auto alone
+    if changed and "loss.activation" in stored and by_task in wanted and by_task not in stored:
         raise ConfigError(
             f"the study {search.name} in {store.shown} began before loss=auto, with what was the "
             "default then: give loss=bce to go on with it, or another name=..."
