@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from isic.config import SCHEMAS
-from isic.identity import COMPOSITION, Flat, flatten, identity
+from isic.identity import COMPOSITION, Flat, flatten, identity, lacks
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +66,13 @@ class Composition:
         return cls("train", kept["choices"]) if kept else None
 
     def record(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what `config.yaml` keeps: the choices, and the keys that are not at default."""
-        defaults = self._defaults(self.choices) or {}
+        """Return what `config.yaml` keeps: the choices, and the keys that are not at default.
+
+        A key that was deleted (`~callbacks.ema_decay`) is one of them.
+        """
+        defaults, flat = self._defaults(self.choices) or {}, flatten(config)
         given = [k for k, v in identity(config).items() if defaults.get(k) != v]
+        given += [k for k in defaults if lacks(flat, k)]
         return {"choices": self.choices, "given": given}
 
     def defaults(self, stored: Mapping[str, Any]) -> Flat | None:

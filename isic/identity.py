@@ -199,8 +199,8 @@ def _at_default(
 ) -> set[str]:
     """Return those of `keys` that one config lacks and the other has at its default."""
     flat_stored, flat_wanted = flatten(stored), flatten(wanted)
-    absent = {k for k in keys if _lacks(flat_stored, k)}
-    unknown = {k for k in keys - absent if _lacks(flat_wanted, k)}
+    absent = {k for k in keys if lacks(flat_stored, k)}
+    unknown = {k for k in keys - absent if lacks(flat_wanted, k)}
     # a content that was not hashed yet cannot be compared; the keys that point at it can
     alike = {k for k in absent if re.fullmatch(r"\w+_hash", k)}
     if not (absent - alike or unknown):
@@ -208,14 +208,15 @@ def _at_default(
     now = defaults(stored) if defaults else None
     if now is None:
         return alike
-    alike |= {k for k in absent if k in now and now[k] == flat_wanted[k]}
     given = (stored.get(COMPOSITION) or {}).get("given")
+    deleted = set(given or ())  # what the stored config lacks of them
+    alike |= {k for k in absent - deleted if k in now and now[k] == flat_wanted[k]}
     if given is not None:
         alike |= {k for k in unknown if k not in now and k not in given}
     return alike
 
 
-def _lacks(flat: Flat, key: str) -> bool:
+def lacks(flat: Flat, key: str) -> bool:
     """Return whether a config lacks a key; a group that is null says that all in it is off."""
     parts = key.split(".")
     return not any(".".join(parts[: i + 1]) in flat for i in range(len(parts)))

@@ -125,6 +125,15 @@ def test_a_key_that_this_version_does_not_know(version: Version) -> None:
     assert said(unknown, version.command()) == ["optim.restarts: 2 -> None"]
 
 
+def test_a_key_that_was_deleted_is_not_at_its_default(version: Version) -> None:
+    whole, today = version.command(data="milk10k")
+    views = whole["data"].pop("views")  # ~data.views: the default of the class is another one
+    kept = {**whole, "composition": today.record(whole)}
+    assert said(kept, version.command(data="milk10k")) == [f"data.views: None -> {views}"]
+    version.set("optim/adamw.yaml", restarts=2)  # what a later version adds stands at its default
+    assert said(kept, version.command(("data.views", None), data="milk10k")) == []
+
+
 def test_a_group_that_a_later_version_adds(version: Version) -> None:
     stored = version.run(record=False)
     stored.pop("finetune")  # an old version's
