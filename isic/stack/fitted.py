@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from isic.errors import DataError
 from isic.stack.inputs import FoldInputs
+from isic.stack.model_text import check_catboost, check_xgboost, plain_lightgbm
 from isic.stack.stackers import OWN
 
 Floats = npt.NDArray[np.float64]
@@ -99,7 +100,7 @@ def from_text(kind: str, text: str, *, codes: tuple[int, ...], n_classes: int) -
         DataError: Text that is no such model.
     """
     try:
-        model = _read(kind, text)
+        model = _read(kind, text, n_codes=len(codes))
     except Exception as fault:  # each library raises its own
         raise DataError(f"a {kind} model cannot be read: {fault}; fit the stack again") from fault
     return Fitted(kind, model, codes, n_classes)
@@ -122,16 +123,18 @@ def _raw(kind: str, model: Any, matrix: Matrix) -> Floats:
     return np.column_stack([1.0 - probs, probs]) if probs.ndim == 1 else probs
 
 
-def _read(kind: str, text: str) -> Any:
+def _read(kind: str, text: str, *, n_codes: int) -> Any:
     if kind == "lightgbm":
         import lightgbm
 
-        return lightgbm.Booster(model_str=text)
+        return lightgbm.Booster(model_str=plain_lightgbm(text, n_codes=n_codes))
     if kind == "xgboost":
         import xgboost
 
+        check_xgboost(text, n_codes=n_codes)
         return xgboost.Booster(model_file=bytearray(text.encode()))
     if kind == "catboost":
+        check_catboost(text, n_codes=n_codes)
         return _catboost_model(text)
     return OWN[kind].from_dict(json.loads(text))
 

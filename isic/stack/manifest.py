@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from isic.checksums import sealed_json
 from isic.config.shapes import ARCHIVE, PLACES, read_stored
-from isic.errors import DataError, first_five
+from isic.errors import DataError, IsicError, first_five, one_line
 from isic.files import write_text
 from isic.stack.combine import Mean
 from isic.stack.cross_fit import Task
@@ -113,7 +113,15 @@ class Stack:
         mean = Mean(self.about["combine"], (n_rows, len(self.about["classes"])))
 
         def one(task: Task) -> Floats:
-            return self.models[task].predict_rows(inputs[task.fold], np.arange(n_rows))
+            try:
+                return self.models[task].predict_rows(inputs[task.fold], np.arange(n_rows))
+            except IsicError:
+                raise
+            except Exception as fault:  # what its library, or a shape of another model, says
+                raise DataError(
+                    f"{self.folder}: {task.stacker} of fold {task.fold} cannot predict: "
+                    f"{one_line(fault)}; fit the stack again"
+                ) from fault
 
         with ThreadPoolExecutor(max(n_jobs, 1)) as pool:
             for probs in pool.map(one, self.models):

@@ -1,6 +1,7 @@
 """Models as text: they come back, and predict the same."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,86 @@ def test_a_model_read_back_predicts_the_same(name: str, classes: int) -> None:
         assert model.kind == name
         assert np.abs(again.predict(X) - model.predict(X)).max() < 1e-12
         assert np.allclose(again.predict(X).sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("lightgbm", {"min_child_samples": 1000}),  # trees of one leaf
+        ("lightgbm", {"linear_tree": True}),
+        ("lightgbm", {"boosting_type": "rf", "subsample": 0.5, "subsample_freq": 1}),
+        ("xgboost", {"gamma": 3.0, "max_depth": 4}),  # nodes that were pruned
+        ("xgboost", {"booster": "dart", "rate_drop": 0.5}),
+        ("xgboost", {"n_estimators": 3, "num_parallel_tree": 2}),
+        ("catboost", {"grow_policy": "Lossguide"}),
+    ],
+)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_texts_of_other_options_are_read(name: str, options, classes: int, monkeypatch) -> None:
+    monkeypatch.setitem(MAKERS, name, partial(MAKERS[name], **options))
+    result, X = fit(name, classes=classes)
+    for model in result.models.values():
+        again = from_text(name, model.to_text(), codes=model.codes, n_classes=classes)
+        assert np.abs(again.predict(X) - model.predict(X)).max() < 1e-12
+
+
+# Each of these ends the process, or keeps it for ever, in the library itself.
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("split_feature", "900000000", "split_feature: expected 0 to"),
+        ("left_child", "99999999", "children: expected"),
+        ("right_child", "-99999999", "children: expected"),
+        ("left_child", "0", "reached twice"),
+        ("num_leaves", "200000", "leaf_value: expected 200000"),
+        ("num_cat", "3", "no categories"),
+        ("objective", "multiclass num_class:9", "objective: expected 1 classes"),
+        ("num_class", "7", "num_class: expected 1 or 2"),
+    ],
+)
+def test_lightgbm_does_not_point_outside_its_model(key: str, value: str, said: str) -> None:
+    model = next(iter(fit("lightgbm")[0].models.values()))
+    first = r"[^ \n]+" if "child" in key or key == "split_feature" else r"[^\n]+"
+    text = re.sub(rf"(?m)^{key}={first}", f"{key}={value}", model.to_text())
+    with pytest.raises(DataError, match=said):
+        from_text("lightgbm", text, codes=(0, 1), n_classes=2)
+    unsized = re.sub("tree_sizes=.*", "tree_sizes=1 2 3", model.to_text())  # of no use to us
+    again = from_text("lightgbm", unsized, codes=(0, 1), n_classes=2)
+    X = features(samples(300)).parts[0]
+    assert np.array_equal(again.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("left_children", 99999999, "left_children: expected -1 to"),
+        ("left_children", 0, "reached twice"),
+        ("split_indices", 99999999, "split_indices: expected"),
+        ("tree_info", 9999999, "tree_info: expected 0 to 0"),
+        ("iteration_indptr", 9999999, "iteration_indptr: expected 0 to 5"),
+    ],
+)
+def test_xgboost_does_not_point_outside_its_model(key: str, value: int, said: str) -> None:
+    plain = json.loads(next(iter(fit("xgboost")[0].models.values())).to_text())
+    booster = plain["learner"]["gradient_booster"]["model"]
+    (booster if key in booster else booster["trees"][0])[key][0] = value
+    with pytest.raises(DataError, match=said):
+        from_text("xgboost", json.dumps(plain), codes=(0, 1), n_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tree: tree["splits"][0].update(split_index=9_999_999), "split_index: expected"),
+        (lambda tree: tree.update(leaf_values=[1.0]), "leaf_values: expected"),
+        (lambda tree: tree.update(splits=tree["splits"] * 9), "splits: expected up to 16"),
+    ],
+)
+def test_catboost_does_not_point_outside_its_model(change, said: str) -> None:
+    plain = json.loads(next(iter(fit("catboost")[0].models.values())).to_text())
+    change(plain["oblivious_trees"][0])
+    with pytest.raises(DataError, match=said):
+        from_text("catboost", json.dumps(plain), codes=(0, 1), n_classes=2)
 
 
 @ALL
