@@ -1,4 +1,4 @@
-"""Text of strangers in tables that people open: no formula in a spreadsheet, no HTML in Markdown.
+"""Tables for people, safe to open: no formula in a spreadsheet, no HTML in Markdown.
 
 Names of classes, columns and images come from whoever made the archive. A spreadsheet runs a cell
 that begins with one of `FORMULA`; quotes of CSV do not keep it from that (OWASP, CSV injection).
@@ -14,7 +14,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def spreadsheet_csv(table: pd.DataFrame, *, index: bool = False, **options: Any) -> str:
-    """The table as CSV, with an apostrophe before text that would be a formula.
+    """Write the table as CSV, with an apostrophe before text that would be a formula.
 
     options: Arguments of `DataFrame.to_csv`.
     """
@@ -29,7 +29,7 @@ def spreadsheet_csv(table: pd.DataFrame, *, index: bool = False, **options: Any)
 
 
 def _inert(value: Any) -> Any:
-    """Text that a spreadsheet would run, as text; all else as it is."""
+    """Return text that a spreadsheet would run with an apostrophe; all else unchanged."""
     if not isinstance(value, str):
         return value
     # pandas leaves a lone carriage return unquoted: what follows would begin a row of its own
@@ -46,7 +46,7 @@ def _is_number(text: str) -> bool:
 
 
 def markdown_cell(text: object) -> str:
-    """Text that shows as it is in a cell of a Markdown table, whatever stands in it."""
+    """Escape text so that a Markdown table shows it as it is."""
     shown = " ".join(str(text).splitlines())
     for character, written in (
         ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("](", "]\\("),

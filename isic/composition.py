@@ -100,7 +100,7 @@ class Composition:
         return choices
 
     def _best_option(self, group: str, option: Any, node: Mapping[str, Any]) -> Any:
-        """The option whose keys are those of the node, or lack and add the fewest of them."""
+        """Return the option whose keys differ least from those of the node."""
         wanted = set(flatten(node))
 
         def misfit(candidate: Any) -> int:

@@ -1,7 +1,7 @@
-"""Is it the same experiment? What of two configs is learnt, and the name that follows from it.
+"""Identity of a run: whether two configs are the same experiment, and the name that follows.
 
 Source: the config of a command as it was resolved, and `config.yaml` of a run, which an earlier or
-later version may have written. A key that one of them lacks stands at its default: today's, in the
+later version may have written. A key that one of them lacks has its default value: today's, in the
 choices that the stored run was composed of, where the run lacks it; its former one where today's
 version does, as `config.yaml` names the keys that were given another value (`composition.given`).
 Batches of another size with as many images a step are the same experiment in other bits.
@@ -136,7 +136,7 @@ def differing(
     Args:
         stored: The config of a run.
         wanted: That of a command now.
-        defaults: What a key that `stored` lacks stood at; without it such a key differs.
+        defaults: Values of the keys that `stored` lacks; without them such a key differs.
         predicts_only: Nothing is left to train, so that batches of any size give the same.
     """
     a, b = identity(stored), identity(wanted)
@@ -250,7 +250,7 @@ def is_garbled(file: Path) -> bool:
 
 
 def changed_from(file: Path, entry: Mapping[str, Any], defaults: Defaults | None) -> list[str]:
-    """List what differs from a stored config; nothing where there is none, or no more."""
+    """List what differs from a stored config; empty where the file does not exist (any more)."""
     try:
         stored = read_config(file)
     except FileNotFoundError:  # another process has just cleared it

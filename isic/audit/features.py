@@ -31,7 +31,7 @@ def audited_features(
             check_columns({key: family}, samples, index.info)
             usable[key] = family
         except DataError as error:
-            text = f"{key} cannot be made, nor looked at for shortcuts: {error}"
+            text = f"{key} cannot be made, so it is not searched for shortcuts: {error}"
             findings.append(Finding(NOTE, "features", text))
     if not usable:
         return None, findings

@@ -18,7 +18,7 @@ SMOOTHING = 10.0
 
 
 def deal(target: Codes, group: Codes) -> Codes:
-    """A fold for each row: whole groups, those of rare classes dealt first. (rows,)"""
+    """Return a fold for each row: whole groups, rare classes dealt first. (rows,)"""
     rarity = np.argsort(np.argsort(np.bincount(target)))
     rarest = np.full(group.max() + 1, len(rarity))
     np.minimum.at(rarest, group, rarity[target])

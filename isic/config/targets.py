@@ -39,7 +39,7 @@ def locate(name: str) -> Any:
 
 
 def make(node: Mapping[str, Any], **given: Any) -> Any:
-    """The object of a plain node, arguments first; `given` arguments replace those of the node.
+    """Make the object of a plain node, arguments first; `given` replaces the node's arguments.
 
     With `_partial_` the object is a function that takes what is still open.
     """

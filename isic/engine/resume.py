@@ -1,8 +1,8 @@
-"""A run that goes on: what of it is on disk, and in which batches.
+"""Resuming a run: its state on disk, its batches, its network's input.
 
 Out of memory, a user halves the batch and doubles how many a step takes. The epochs of the run then
-keep their samples and their steps: what was cut off where they end is that of the batch the run
-began with (`isic.data.sampler.TrainingBatches.unit`).
+keep their samples and their steps: what an epoch leaves out at its end still follows from the batch
+that the run began with (`isic.data.sampler.TrainingBatches.unit`).
 """
 
 import logging
@@ -96,7 +96,7 @@ def readable(path: Path) -> dict[str, Any]:
     """Read a checkpoint to go on from.
 
     Raises:
-        CheckpointError: See `isic.training.checkpoint.resumable`; says how to begin anew.
+        CheckpointError: See `isic.training.checkpoint.resumable`; says how to start over.
     """
     try:
         return resumable(path)

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def keep_labels(path: Path, table: pd.DataFrame) -> None:
-    """Write the table, `image_id` its index, whole and with a checksum."""
+    """Write the table, indexed by `image_id`, whole and with a checksum."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -27,7 +27,7 @@ def keep_labels(path: Path, table: pd.DataFrame) -> None:
 
 
 def kept_labels(path: Path) -> pd.DataFrame | None:
-    """Return the table that is kept there; None where there is none, or not as written."""
+    """Return the stored table; None where there is no file, or a damaged one."""
     import pyarrow as pa
 
     try:

@@ -1,8 +1,8 @@
 """Warnings where predicted rows differ from those that a checkpoint was trained with.
 
 A folder of images has no metadata, and may show lesions at another magnification: close-ups where
-a network knows whole photographs. Sides are those of the files, before any resizing, seen on a
-sample of them. Checkpoints of earlier versions hold no sides, and nothing is said of these.
+a network knows whole photographs. Sides are measured on a sample of the files, before any resizing.
+Checkpoints of earlier versions hold no sides, and there is no warning for them.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Names of features that every booster and every CSV takes, each of one thing only.
 
 Unit: letters, digits and `_`. LightGBM refuses JSON's own characters, XGBoost brackets, and of two
-columns of one name Python's dictionaries keep the last without a word.
+columns of one name Python's dictionaries silently keep the last.
 Trap: `MEL+` and `MEL-`, or two classes in another script, are one name once the odd characters are
 gone. The last of them keeps the short name, as the stacks of earlier releases have it, and the
 others get a hash of the text they came from, which no order of folds or seeds changes.

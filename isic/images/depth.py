@@ -3,7 +3,7 @@
 Source: TIFF 6.0, Min- and MaxSampleValue (280, 281) and their SMin-, SMaxSampleValue (340, 341);
 PNG's sBIT. What the file says counts where its values agree with it.
 The rule where it says nothing: the least of 8, 10, 12, 14 and 16 bits that holds the image's
-highest value; whoever decodes is told.
+highest value; the decoder returns a note.
 Trap: a PNG with sBIT should hold its bits at the upper end, filled below with the same bits again;
 many writers leave them at the lower end.
 """

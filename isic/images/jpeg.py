@@ -1,4 +1,4 @@
-"""JPEG files piece by piece: which are damaged, which merely unusual, and which take for ever.
+"""JPEG files piece by piece: which are damaged, merely unusual, or too slow to decode.
 
 Source: ITU-T T.81, annex B; the warnings are libjpeg-turbo's (jerror.h), which simplejpeg raises.
 Unit: a piece is a marker with its segment; a scan (SOS) comes with its entropy-coded data.

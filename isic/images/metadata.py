@@ -1,4 +1,4 @@
-"""Original bytes without what a camera or a person wrote beside the pixels.
+"""Original image bytes without EXIF, comments and other data apart from the pixels.
 
 EXIF holds places, names, serial numbers and dates, comments anything; a pack is copied to clusters
 and shared. Pixels stay bit for bit: what colour and orientation need is kept or written again.

@@ -27,7 +27,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    """A chunk as it stands in a file."""
+    """Encode a chunk as a file holds it."""
     body = name + content
     return struct.pack(">I", len(content)) + body + zlib.crc32(body).to_bytes(4, "big")
 

@@ -23,7 +23,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    """A chunk as it stands in a file."""
+    """Encode a chunk as a file holds it."""
     return name + len(content).to_bytes(4, "little") + content + bytes(len(content) % 2)
 
 

@@ -45,7 +45,7 @@ class IdSpellings:
     _changed: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
 
     def __post_init__(self) -> None:
-        """Refuse a choice that is none."""
+        """Refuse an unknown choice."""
         if self.choice is not None and self.choice not in CHOICES:
             raise ConfigError(
                 f"data.index.ids: expected {' or '.join(CHOICES)}, got {self.choice!r}"
@@ -127,7 +127,7 @@ def key_of(text: str) -> str:
 
 
 def keys_of(unique: Any) -> list[str]:
-    """`key_of` of each id of an Arrow array; those of plain letters and digits all at once."""
+    """Return `key_of` each id of an Arrow array; plain letters and digits all at once."""
     plain = pc.match_substring_regex(unique, PLAIN)
     lower = pc.ascii_lower(unique.filter(plain))
     bare = pc.replace_substring_regex(lower, r"(^|[^0-9])0+([0-9])", r"\1\2")

@@ -73,7 +73,7 @@ def differences(
         known, strange = _strange(rows[column], test)
         if len(strange):
             told.append(
-                f"{len(strange)} of {len(known)} test values of {column} are none of train rows "
+                f"{len(strange)} of {len(known)} test values of {column} occur in no train row "
                 f"({first_five(sorted(strange.unique()))}) and count as unknown"
             )
     if not told:
@@ -101,7 +101,7 @@ def texts_among(rows: pd.DataFrame, columns: Iterable[str]) -> list[str]:
 
 
 def _strange(column: pd.Series, test: np.ndarray) -> tuple[pd.Series, pd.Series]:
-    """Values of test rows, and those of them that no train row has; both empty without any."""
+    """Return the values of test rows, and those among them that no train row has."""
     train = column[~test].dropna().astype(str).unique()
     known = column[test].dropna().astype(str)
     return known, known[~known.isin(train)] if len(train) else known[:0]

@@ -1,7 +1,7 @@
 """Cells that do not hold what their column does: missing where nobody looks, refused where used.
 
 Source: what `raw_csv` and the readers could not read: a word among numbers, an age of 999, a code
-that is none. Unit: one column of the index with a sentence that counts and names its rows.
+that is unknown. Unit: one column of the index with a sentence that counts and names its rows.
 Trap: a model that was trained on a column would take such a cell for a missing value and predict
 all the same; `refuse_unread` is asked wherever columns are chosen.
 """

@@ -1,9 +1,9 @@
-"""The score of a model that knows nothing: what a number has to be read beside.
+"""Chance level: the score of a model that knows nothing, to compare a score with.
 
 Method: the same probabilities are given to other rows, drawn without replacement, and scored; the
-mean over some such deals. So the level is that of these classes and of this way of deciding: 0.06
+mean over some such deals. So the level depends on the classes and on how they are decided: 0.06
 by the argmax and 0.15 by fitted thresholds on the same eleven classes of MILK10k.
-Unit: that of the metric. A rule that was fitted to labels must be fitted to each deal anew, see
+Unit: as the metric. A rule that was fitted to labels must be fitted again to each deal, see
 `isic.predictions.fitted.nested_chance`.
 Trap: no level is given where it is plain (0.5 of an AUC) or where there is none (calibration).
 """

@@ -1,7 +1,7 @@
-"""Which files a prediction is of: the index's references beside each row of a predictions table.
+"""Image references of predictions: which files each row of a predictions table was made from.
 
 `image` is relative to the archive's root, as the index has it (`@name/...` lies in a mount). Of a
-lesion's row it is that of the first view that was seen and is there; where several views were seen,
+lesion it is the first view that was seen and exists; where several views were seen,
 `image_<view>` is each of theirs, null where a row lacks it.
 """
 
@@ -16,13 +16,13 @@ from isic.prepare import image_columns
 def with_images(
     frame: pd.DataFrame, rows: pd.DataFrame, index: Index, *, views: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Put the references of the images beside each prediction.
+    """Add columns with the references of the images to a predictions table.
 
     Args:
         frame: Predictions, in the order of `rows`.
         rows: Of `sample_rows(index)`.
         index: Of the archive.
-        views: That were seen; None stands for all of a lesion's.
+        views: Views that were seen; None means all of a lesion's.
     """
     lesions = index.info.row_unit == "lesion"
     columns = image_columns(index, views or (index.info.views if lesions else None))

@@ -31,7 +31,7 @@ def inputs_alone(
 ) -> dict[str, Any]:
     """`runs`, and `metrics`: name -> how they were averaged, value, difference, low, high.
 
-    The difference is that of the stack minus its inputs; empty without runs.
+    The difference is the stack minus its inputs; empty without runs.
 
     stacked: The stack's out-of-fold predictions.
     """

@@ -5,8 +5,8 @@ rows, and with those of all other families; AUC by fold, one class against the r
 features are found as `python -m isic check` finds columns (`isic.audit.shortcuts`): each guesses
 alone, in bins, its absence too, on patients that it has not seen.
 Why: where every malignant row had a patient of its own, a z-score within the patient was missing
-for these alone, and a stack had an AUC of 0.9994 without a word.
-Trap: what two families say alike, neither is missed for: read `alone` beside `without`.
+for these alone, and a stack had an AUC of 0.9994 without a warning.
+Trap: neither of two families that say the same is missed: compare `alone` with `without`.
 """
 
 import logging
@@ -265,7 +265,7 @@ def mean_auc(target: Ints, probs: Floats) -> float:
 
 
 def alike(rows: Ints, target: Any, *, most: int, seed: int) -> Ints:
-    """At most `most` of some rows, as many of each class; `target` is that of these rows."""
+    """Draw at most `most` of some rows, as many of each class; `target` belongs to these rows."""
     rng = np.random.default_rng(seed)
     labels = np.asarray(pd.Series(target).astype("Int64").fillna(-1), dtype=np.int64)
     share = most // len(np.unique(labels)) if len(labels) else 0

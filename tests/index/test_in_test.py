@@ -59,7 +59,7 @@ def test_test_values_in_another_spelling_are_refused_and_a_few_are_told() -> Non
     some.loc[some.index[test][:3], "sex"] = "x"
     refuse(some, "sex")
     (told,) = differences(some, ["sex"], texts=["sex"], key="features")
-    assert "features: train and test rows differ: 3 of 20 test values of sex are none of" in told
+    assert "features: train and test rows differ: 3 of 20 test values of sex occur in no" in told
     few = table[~test | (np.arange(len(table)) > 35)]  # four rows may be strange by chance
     refuse(few, "sex")
     assert differences(few, ["sex"], texts=["sex"], key="features")
