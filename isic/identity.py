@@ -19,6 +19,7 @@ from typing import Any
 
 from isic.checksums import Damaged, read_yaml
 from isic.code_hash import CODE
+from isic.config.shapes import check_plain
 from isic.errors import UNREADABLE, ConfigError
 
 Flat = dict[str, Any]
@@ -226,9 +227,11 @@ def read_config(file: Path) -> dict[str, Any]:
     """Read a `config.yaml`. Raises Damaged where it is not as it was written, or is no config."""
     try:
         read = read_yaml(file)
+        check_plain(read)
     except Damaged:
         raise
-    except (ValueError, RecursionError) as error:  # a date of month 13, brackets without end
+    # a date of month 13, brackets without end, or one value nested in another a thousandfold
+    except (ValueError, RecursionError) as error:
         raise Damaged(f"{file} cannot be read: {error}; restore it from a copy") from None
     if not isinstance(read, dict):
         got = "an empty file" if read is None else type(read).__name__

@@ -166,7 +166,7 @@ class RunFolder:
 def _clear(fold: Path) -> None:
     """Delete what a fold's folder holds, but not its lock."""
     for child in fold.iterdir() if fold.exists() else ():
-        if child.is_dir():
+        if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         elif child.name != ".lock":
             child.unlink()

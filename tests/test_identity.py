@@ -9,9 +9,10 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 from isic import composition
+from isic.checksums import Damaged
 from isic.composition import CONF, Composition
 from isic.errors import ConfigError
-from isic.identity import changes, differing, flatten, run_name, same_experiment
+from isic.identity import changes, differing, flatten, read_config, run_name, same_experiment
 from isic.runs import RunFolder
 
 CHOICES = {
@@ -228,3 +229,32 @@ def test_choices_that_a_run_states_are_names_and_no_overrides(
     assert today.defaults({"composition": {"choices": {**CHOICES, **choices}}}) is None
     assert not asked
     assert today.defaults({"composition": {"choices": CHOICES}}) is not None and asked
+
+
+def laughing(levels: int) -> str:
+    """A config of a few lines that is 6 ** levels values large."""
+    lines = ["b0: &b0 {x: 1}"]
+    for i in range(1, levels):
+        lines.append(f"b{i}: &b{i} {{{', '.join(f'k{j}: *b{i - 1}' for j in range(6))}}}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("text", [laughing(20), "a: &a\n  b: *a\n"])
+def test_a_config_that_is_nested_in_itself_is_passed_over(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "x-aaaaaa" / "fold0" / "config.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(Damaged, match="nests deeper than"):
+        read_config(file)
+    assert same_experiment(tmp_path, "x", {"fold": 0}, None, at="fold*/config.yaml") is None
+
+
+def test_a_folder_that_a_run_links_to_keeps_its_files(tmp_path: Path) -> None:
+    precious = tmp_path / "elsewhere" / "file"
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    folder = RunFolder(tmp_path / "runs" / "r" / "fold0")
+    folder.path.mkdir(parents=True)
+    (folder.path / "checkpoints").symlink_to(precious.parent)
+    folder.claim({"fold": 0}, {}, overwrite=True)
+    assert precious.read_text() == "mine" and not (folder.path / "checkpoints").exists()

@@ -242,6 +242,30 @@ def test_a_side_that_is_none_is_refused(
         predicted(f"ckpt={saved(network=network)}")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("num_workers", 3000, r"data\.num_workers: expected"),  # processes
+        ("resize", 60_000, r"data\.resize: expected"),  # 10 GB an image
+    ],
+)
+def test_a_file_takes_no_more_of_the_machine_than_a_training(
+    saved: Callable[..., Path],
+    predicted: Run,
+    record: dict[str, Any],
+    key: str,
+    value: int,
+    said: str,
+) -> None:
+    config = record["isic"]["config"]
+    path = saved(config=config | {"data": config["data"] | {key: value}})
+    with pytest.raises(CheckpointError, match=said):
+        predicted(f"ckpt={path}")
+    network = record["isic"]["network"] | {"views": [f"view {i}" for i in range(900)]}
+    with pytest.raises(CheckpointError, match=r"network\.views: expected up to 16, got 900"):
+        predicted(f"ckpt={saved(network=network)}")
+
+
 def test_parts_of_info_and_metadata_must_fit(
     saved: Callable[..., Path], predicted: Run, record: dict[str, Any]
 ) -> None:

@@ -23,11 +23,16 @@ from isic.index.unread_cells import refuse_unread
 from isic.signatures import check_signatures
 from isic.split.split_file import split_hash
 from isic.training.checkpoint import require
+from isic.training.record import SIDE
 from isic.training.tta import loaded_size
 
 # Of a teacher's own data: how its images are made, and what it is told beside them.
 ITS_OWN = ("views", "metadata", "cache", "resize", "crop_border", "colour_constancy")
-COLUMNS = dict.fromkeys(("views?", "metadata?"), (type(None), [str]))
+DATA = dict.fromkeys(("views?", "metadata?"), (type(None), [str])) | {
+    "resize?": (type(None), SIDE),
+    "num_workers?": ({"auto"}, range(129)),
+}
+"""What a file may say of its data that memory or processes of this machine are taken for."""
 FOLD = {
     "fold": (range(10_000), {"all"}),
     "evaluate": {"last", "best"},
@@ -63,7 +68,7 @@ def stored_config(
     stored = Stored(trained, str(path), bool(config.get("trust")), targets_of(config))
     stored.check()
     try:
-        check_shape(trained["data"], COLUMNS, "config.data")
+        check_shape(trained["data"], DATA, "config.data")
     except Misshapen as fault:
         raise CheckpointError(f"{path}: {fault}") from None
     return stored

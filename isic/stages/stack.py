@@ -145,7 +145,7 @@ def claim(folder: Path, entry: Mapping[str, Any], *, clears: bool) -> None:
     if clears:
         (folder / "score.json").unlink(missing_ok=True)  # a killed overwrite is not finished
         for child in folder.iterdir():
-            if child.is_dir():
+            if child.is_dir() and not child.is_symlink():
                 shutil.rmtree(child)
             elif child.name not in (*OWN, file.name):  # with a config, a killed one is a stack
                 child.unlink()

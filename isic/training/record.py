@@ -26,6 +26,7 @@ FORMAT = 1  # raise it where an older version would read a new checkpoint wrongl
 NEEDED = {"network", "network_class", "classes", "activation"}
 OURS = "isic.models.network.LesionNetwork"
 LARGEST_SIDE = 4096  # pixels; one black image of it is looked at while the network is built
+MOST_VIEWS = 16  # an encoder may be made for each
 
 SIDE = range(1, LARGEST_SIDE + 1)
 COUNT = range(100_000)
@@ -136,6 +137,8 @@ def _check_network(record: Mapping[str, Any], *, n_classes: int) -> None:
     network = record["network"]
     check_shape(network, NETWORK, "network")
     wanted = 1 if record["activation"] == "sigmoid" and n_classes == 2 else n_classes
+    if len(network.get("views", ())) > MOST_VIEWS:
+        raise Misshapen(f"network.views: expected up to {MOST_VIEWS}, got {len(network['views'])}")
     if network.get("n_logits", wanted) not in (wanted, n_classes):
         raise Misshapen(
             f"network.n_logits: expected {wanted} for {n_classes} classes and "
