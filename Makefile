@@ -27,7 +27,7 @@ demo: $(STAMP)  ## generate an archive, train two folds, stack, write submission
 	$(PY) train.py -m fold=0,1 data=isic2024 data.root=$(DEMO_ROOT) experiment=demo name=demo
 	$(PY) -m isic stack data=isic2024 data.root=$(DEMO_ROOT) split.n_folds=2 runs=[demo] name=demo-stack
 
-test: $(STAMP)  ## run the suite, on two processes, without the tests marked slow (5 to 7 min)
+test: $(STAMP)  ## run the suite, on two processes, without the tests marked slow (3 to 7 min)
 	$(PY) -m pytest -q -m "not slow and not slurm" -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## run the tests marked slow: kills, DDP, full-size archives
