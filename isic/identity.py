@@ -245,10 +245,8 @@ def is_garbled(file: Path) -> bool:
     """Return whether a `config.yaml` exists and cannot be read."""
     try:
         read_config(file)
-    except Damaged:
-        return True
-    except OSError:
-        pass
+    except (Damaged, OSError) as error:
+        return isinstance(error, Damaged)
     return False
 
 
