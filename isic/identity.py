@@ -19,8 +19,8 @@ from typing import Any
 
 from isic.checksums import Damaged, read_yaml
 from isic.code_hash import CODE
-from isic.config.shapes import check_plain
 from isic.errors import UNREADABLE, ConfigError
+from isic.plain import check_plain
 
 Flat = dict[str, Any]
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]

@@ -3,8 +3,6 @@
 A *shape* says what a value must be: a type (`float` takes whole numbers too), a tuple of
 alternatives, a list of one shape, `{"key": shape, "key?": shape}` (`?`: may be absent; others are
 allowed), `{str: shape}` for any keys, a compiled pattern, a range, or a set of choices.
-Trap: YAML anchors and pickled references can nest a value in itself, or a thousandfold; what is
-deeper or larger than any config is refused before anything walks through it.
 """
 
 import math
@@ -15,9 +13,7 @@ from typing import Any
 
 from isic.checksums import Damaged, read_json, read_yaml
 from isic.errors import DataError, IsicError
-
-DEEPEST = 32  # levels; a run's config has 7
-LARGEST = 1_000_000  # values, of all levels; the vocabularies of an archive are the most
+from isic.plain import Misshapen, check_plain
 
 PATH = (str, type(None))
 ARCHIVE = {"root": str, "index": {"_target_": str, "roots?": (type(None), {str: PATH})}}
@@ -33,32 +29,6 @@ WORDS = {
     type(None): "null",
     Mapping: "a mapping of keys",
 }
-
-
-class Misshapen(ValueError):
-    """A value is not of its shape; the message names key, expectation and value."""
-
-
-def check_plain(value: Any) -> None:
-    """Refuse what is not numbers, text, lists and mappings, or nested beyond any config.
-
-    Raises:
-        Misshapen: Names what was found.
-    """
-    waiting, count = [(value, 0)], 0
-    while waiting:
-        item, depth = waiting.pop()
-        count += 1
-        if depth > DEEPEST or count > LARGEST:
-            raise Misshapen(
-                f"it nests deeper than {DEEPEST} levels, or holds over {LARGEST} values"
-            )
-        if isinstance(item, Mapping):
-            waiting += [(part, depth + 1) for pair in item.items() for part in pair]
-        elif isinstance(item, list | tuple):
-            waiting += [(part, depth + 1) for part in item]
-        elif not isinstance(item, str | int | float | type(None)):
-            raise Misshapen(f"it holds a value of {type(item).__name__}, which is no plain data")
 
 
 def check_shape(value: Any, shape: Any, key: str = "") -> None:
@@ -169,3 +139,6 @@ def read_stored(
         raise error(f"{path} cannot be used: {reason}. {mend}") from None
     plain: dict[str, Any] = read
     return plain
+
+
+__all__ = ["ARCHIVE", "PATH", "PLACES", "Misshapen", "check_plain", "check_shape", "read_stored"]
