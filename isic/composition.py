@@ -21,7 +21,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from isic.config import SCHEMAS
-from isic.identity import COMPOSITION, Flat, flatten, identity, lacks
+from isic.flat_config import Flat, flatten, lacks
+from isic.identity import COMPOSITION, identity
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from typing import Any
 from isic.checksums import Damaged, read_yaml
 from isic.code_hash import CODE
 from isic.errors import UNREADABLE, ConfigError
+from isic.flat_config import Flat, flatten, lacks, unflatten
 from isic.plain import check_plain
 
-Flat = dict[str, Any]
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 """A stored config -> today's flat defaults for the choices it was composed of, or None."""
 
@@ -40,30 +40,6 @@ NEUTRAL = (
 
 A teacher's name is one of them: `teacher_hash` stands for its content. So is each of
 `metrics.functions` but the one that is monitored, which can choose a checkpoint."""
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Flat:
-    """Dotted keys of a nested config: `{"optim": {"lr": 1}}` -> `{"optim.lr": 1}`."""
-    flat: Flat = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def unflatten(flat: Flat) -> dict[str, Any]:
-    """The inverse of `flatten`; what lies below a key that has a value itself is left out."""
-    config: dict[str, Any] = {}
-    for key, value in flat.items():
-        *groups, leaf = key.split(".")
-        node: Any = config
-        for group in groups:
-            node = node.setdefault(group, {}) if isinstance(node, dict) else None
-        if isinstance(node, dict):
-            node[leaf] = value
-    return config
 
 
 def identity(config: Mapping[str, Any]) -> Flat:
@@ -215,12 +191,6 @@ def _at_default(
     if given is not None:
         alike |= {k for k in unknown if k not in now and k not in given}
     return alike
-
-
-def lacks(flat: Flat, key: str) -> bool:
-    """Return whether a config lacks a key; a group that is null says that all in it is off."""
-    parts = key.split(".")
-    return not any(".".join(parts[: i + 1]) in flat for i in range(len(parts)))
 
 
 def read_config(file: Path) -> dict[str, Any]:

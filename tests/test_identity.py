@@ -12,7 +12,8 @@ from isic import composition
 from isic.checksums import Damaged
 from isic.composition import CONF, Composition
 from isic.errors import ConfigError
-from isic.identity import changes, differing, flatten, read_config, run_name, same_experiment
+from isic.flat_config import flatten
+from isic.identity import changes, differing, read_config, run_name, same_experiment
 from isic.runs import RunFolder
 
 CHOICES = {

@@ -13,7 +13,8 @@ import yaml
 
 from isic.errors import ConfigError
 from isic.files import waiting_lock, whole_file, write_text
-from isic.identity import differing, flatten, identity, run_name
+from isic.flat_config import flatten
+from isic.identity import differing, identity, run_name
 from isic.runs import RunFolder
 
 CONFIG = {

@@ -27,7 +27,7 @@ import pandas as pd
 from isic.dashboard.send import send_meanwhile, wait_for_senders
 from isic.errors import ConfigError
 from isic.files import write_text
-from isic.identity import flatten
+from isic.flat_config import flatten
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from optuna.study import StudyDirection
 from isic.checksums import sealed_yaml
 from isic.errors import CheckpointError, ConfigError, DataError, IsicError
 from isic.files import write_text
-from isic.identity import Defaults, differing_flat, flatten, identity
+from isic.flat_config import flatten
+from isic.identity import Defaults, differing_flat, identity
 from isic.outputs import output_folder
 from isic.search.alive import Stamp
 from isic.search.forks import Jobs, reason, wait_for
