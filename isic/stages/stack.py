@@ -69,6 +69,8 @@ def fit_stack(
     today: What the config was composed of.
     """
     defaults = today.defaults if today else None
+    # before keys are left out below, which would count as deleted
+    composition = today.record(config) if today else None
     config["data"] = {key: config["data"][key] for key in DATA}
     places = _places(config)
     index, split, runs, content = read_inputs(config)
@@ -78,8 +80,8 @@ def fit_stack(
             config, content, data=data, model="stack", text=str(content), runs=places["runs"],
             defaults=defaults, at="config.yaml",
         )  # fmt: skip
-    if today:
-        config["composition"] = today.record(config)
+    if composition:
+        config["composition"] = composition
     config[CODE] = targets_code(config)
     folder = places["runs"] / config["name"]
     request, entry = _request(config, index, split, runs, folder, places["cache"]), config | content
