@@ -51,6 +51,15 @@ def test_images_of_another_size(tmp_path, caplog, side, trained, said) -> None:
     assert caplog.text.count(text) == int(said)
 
 
+def test_a_store_that_another_program_has_locked_is_no_fault(tmp_path, caplog) -> None:
+    """The pack is there: neither a training nor a prediction needs the store."""
+    (tmp_path / "a.hdf5").write_bytes(b"no store")
+    rows = pd.DataFrame({"image": ["a.hdf5#i", "a.hdf5#j"]})
+    caplog.set_level(logging.INFO)
+    assert typical_sides(data_of(tmp_path, rows).index, rows, ()) == {}
+    assert "sizes of original images are not compared" in caplog.text
+
+
 def test_views_alike(tmp_path, caplog) -> None:
     rows = pd.DataFrame(
         {

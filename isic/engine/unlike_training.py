@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from isic.data import LesionDataModule
-from isic.errors import first_five
+from isic.errors import DataError, first_five
 from isic.images.sources import read_refs
 from isic.index.schema import Index
 from isic.prepare import image_columns
@@ -30,7 +30,8 @@ FACTOR = 4.0  # between typical sides: beyond it a lesion is shown at another ma
 def typical_sides(index: Index, rows: pd.DataFrame, views: Sequence[str]) -> dict[str, float]:
     """View -> median of the shorter side in pixels, of a sample of the files; `""` for one view.
 
-    rows: Of `sample_rows(index)`. Views without a readable file are left out.
+    rows: Of `sample_rows(index)`. Views without a readable file are left out, with a log line where
+        a store cannot be opened: the pack is all that training and prediction need.
     """
     seen = views or (index.info.views[:1] if index.info.row_unit == "lesion" else ())
     sides = {}
@@ -38,8 +39,11 @@ def typical_sides(index: Index, rows: pd.DataFrame, views: Sequence[str]) -> dic
         refs = rows[column].dropna().tolist()
         places = {int(i) for i in np.linspace(0, len(refs) - 1, SAMPLED)} if refs else set()
         sample = [refs[i] for i in sorted(places)]
-        found = [_side(data) for data in read_refs(index.sources, sample)]
-        known = [side for side in found if side]
+        try:
+            known = [side for data in read_refs(index.sources, sample) if (side := _side(data))]
+        except DataError as error:  # locked by another program, say
+            log.info("sizes of original images are not compared: %s", error)
+            continue
         if known:
             sides[view] = float(np.median(known))
     return sides
