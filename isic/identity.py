@@ -63,12 +63,28 @@ def _within(key: str, group: str) -> bool:
     return key == group or key.startswith(f"{group}.")
 
 
+def given_name(config: Mapping[str, Any]) -> str | None:
+    """Return the name that a config gives its run, None without one.
+
+    A command calls this before it reads an archive, which may take minutes.
+
+    Raises:
+        ConfigError: The name has characters that a folder or a table of runs should not have.
+    """
+    if not config.get("name"):
+        return None
+    name = str(config["name"])
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ConfigError(
+            "name: expected letters a to z, digits, '.', '_' and '-', 100 at most, a letter or "
+            f"digit first, got {name!r}"
+        )
+    return name
+
+
 def run_name(config: Mapping[str, Any], *, data: str, model: str, content: str) -> str:
     """The given name, or `<data>-<model>-<hash6>`; `content` stands for archive and split."""
-    if config.get("name"):
-        name = str(config["name"])
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise ConfigError(f"name: expected letters, digits, '.', '_' and '-', got {name!r}")
+    if name := given_name(config):
         return name
     text = json.dumps([identity(config), content], sort_keys=True, default=str)
     return f"{data}-{model}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

@@ -226,3 +226,9 @@ def test_a_value_that_must_be_given_is_named() -> None:
         _ = OmegaConf.create({"predictions": "???"}).predictions
     assert _in_one_line(caught.value).startswith("predictions: expected a value, got none")
     assert exit_code(caught.value) == 2
+
+
+def test_a_name_with_accents_is_not_told_to_wear_quotes(run: Run) -> None:
+    code, _, err = run("train", "name=été")
+    assert code == 2
+    assert "name: expected letters a to z" in err and "quotes" not in err

@@ -229,7 +229,7 @@ def test_other_rows_are_another_run():
 
 def test_a_given_name():
     assert name("name=mine") == "mine"
-    with pytest.raises(ConfigError, match="name: expected letters, digits"):
+    with pytest.raises(ConfigError, match="name: expected letters a to z, digits"):
         name("name=../mine")
 
 

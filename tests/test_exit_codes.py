@@ -116,6 +116,15 @@ def test_a_wrong_command_line_is_2(
     assert not list(Path(env["ISIC_RUNS_ROOT"]).glob("*/fold*")), "a run was begun"
 
 
+@pytest.mark.parametrize("words", [["train.py"], ["isic", "stack", "runs=[none]"]])
+def test_a_name_is_refused_before_the_archive_is_read(
+    commands: ForkServer, env: dict[str, str], words: list[str]
+) -> None:
+    code, text = commands.run(*words, "data.root=/nowhere", 'name="peau é"', env=env)
+    assert code == 2, text
+    assert "error: name: expected letters a to z" in text and "nowhere" not in text
+
+
 @pytest.mark.slow
 def test_another_config_under_a_name_is_2(
     commands: ForkServer, tiny: list[str], env: dict[str, str]

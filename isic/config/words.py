@@ -128,6 +128,8 @@ def unread_word(error: Exception) -> str | None:
     if not word or "=" not in word:
         return None
     key, _, value = word.partition("=")
+    if key == "name" and not found:  # in quotes it is refused too, by what makes the folder
+        return f"name: expected letters a to z, digits, '.', '_' and '-', got {value!r}"
     several = f", several are a list, {key}=[{value}], or jobs of -m" if found else ""
     return (
         f"{key}: expected one value, got {value!r}, which Hydra's grammar reads otherwise; as one "

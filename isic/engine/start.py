@@ -10,6 +10,7 @@ from isic.composition import Composition
 from isic.engine.content import run_content
 from isic.engine.finished import finished_line, named, stored_configs
 from isic.engine.settle import settle
+from isic.identity import given_name
 from isic.signatures import check_signatures
 
 
@@ -19,6 +20,7 @@ def fit(cfg: DictConfig) -> str:
     The same config again resumes, or prints the score that is there.
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    given_name(config)
     chosen, today = chosen_names(config), Composition.of_job()
     if line := finished_line(config, **chosen, today=today):
         return line

@@ -55,6 +55,7 @@ def bootstrap_interval(
     values = bootstrap_replicates(
         metric, target, probs, group=group, n_replicates=n_replicates, seed=seed
     )
+    _log_undefined(values)
     return percentiles(values, level)
 
 
@@ -101,25 +102,30 @@ def paired_interval(
     a, b = (
         replicate_values(metric, labels, np.asarray(p), unit, draws) for p in (probs_a, probs_b)
     )
+    _log_undefined(a - b)
     return (difference, *percentiles(a - b, level))
 
 
 def percentiles(values: Floats, level: float) -> tuple[float, float]:
-    """Percentiles of the defined replicates; how many were not is logged."""
+    """Return the percentiles (low, high) of the defined replicates."""
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be in (0, 1), got {level}")
     defined = values[~np.isnan(values)]
-    if len(defined) < len(values):
-        log.warning(
-            "%d of %d bootstrap replicates are undefined (they drew one class, or no row that the "
-            "score is of); interval over the others",
-            len(values) - len(defined),
-            len(values),
-        )
     if not len(defined):
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)
+
+
+def _log_undefined(values: Floats) -> None:
+    """Log how many replicates have no value; a score file holds their share instead."""
+    if undefined := int(np.isnan(values).sum()):
+        log.warning(
+            "%d of %d bootstrap replicates are undefined (they drew one class, or no row that the "
+            "score is of); interval over the others",
+            undefined,
+            len(values),
+        )
 
 
 def _alike(metric: Metric, target: Ints, probs: Floats) -> tuple[Ints, Ints] | None:

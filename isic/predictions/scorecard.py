@@ -239,7 +239,7 @@ def metric_text(name: str, entry: Mapping[str, Any], *, label: str | None = None
     if entry.get("chance") is not None:
         notes.append(f"chance {_four(entry['chance'])}")
     if undefined := entry.get("undefined"):
-        notes.append(f"{undefined:.0%} of resamples have no value and are left out of the interval")
+        notes.append(f"{undefined:.1%} of resamples have no value and are left out of the interval")
     if classes := entry.get("classes"):
         notes.append(f"over {first_five(classes)} alone: no rows of the other classes")
     behind = f" ({'; '.join(notes)})" if notes else ""

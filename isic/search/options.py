@@ -46,7 +46,7 @@ class SearchOptions:
         """Refuse values that would quietly mean something else."""
         if not NAME.fullmatch(self.name):
             raise ConfigError(
-                f"name: expected letters, digits, '.', '_' and '-', got {self.name!r}"
+                f"name: expected letters a to z, digits, '.', '_' and '-', got {self.name!r}"
             )
         for key, least in (("n_trials", 1), ("n_workers", 1), ("give_up_after", 1)):
             if getattr(self, key) < least:

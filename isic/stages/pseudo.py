@@ -1,6 +1,7 @@
 """`python -m isic pseudo`: confident predictions of test images or of a folder, as `data.extra`."""
 
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,9 @@ def pseudo(cfg: DictConfig) -> str:
     rows = pseudo_rows(chosen, images, folder=root, run=run, weight=cfg.weight)
     path = Path(cfg.output or folder / "pseudo.csv").absolute()
     write_summed(path, rows.to_csv(index=False, lineterminator="\n"))
-    counts = chosen["label"].value_counts().to_dict()
-    log.info("%d of %d rows: %s", len(chosen), len(predicted.frame), counts)
-    show(f"written: train.py data.extra={path}")
+    counts = ", ".join(f"{n:,} {label}" for label, n in chosen["label"].value_counts().items())
+    log.info("%d of %d rows taken: %s", len(chosen), len(predicted.frame), counts or "none")
+    show(f"written to {path}; to train with it: train.py {shlex.quote(f'data.extra={path}')}")
     return str(path)
 
 

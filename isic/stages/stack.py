@@ -27,7 +27,14 @@ from isic.errors import ConfigError, first_five
 from isic.features.family import Family
 from isic.features.image_scores import reads_scores
 from isic.files import PREFIX, overwrites, waiting_lock, write_text
-from isic.identity import Defaults, differing, is_garbled, read_config, settled_name
+from isic.identity import (
+    Defaults,
+    differing,
+    given_name,
+    is_garbled,
+    read_config,
+    settled_name,
+)
 from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
 from isic.outputs import OUTPUT_MARK, output_folder
@@ -68,6 +75,7 @@ def fit_stack(
 
     today: What the config was composed of.
     """
+    given_name(config)
     defaults = today.defaults if today else None
     # before keys are left out below, which would count as deleted
     composition = today.record(config) if today else None

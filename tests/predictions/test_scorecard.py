@@ -18,7 +18,7 @@ from isic.metrics import (
 )
 from isic.metrics.partial_auc import partial_auc
 from isic.predictions import read_score, score, score_line, write_score
-from isic.predictions.scorecard import difference
+from isic.predictions.scorecard import difference, metric_text
 
 CLASSES = ("benign", "malignant")
 METRICS = {"pauc": partial_auc, "auc": roc_auc}
@@ -168,13 +168,16 @@ def test_a_macro_metric_says_which_classes_it_averages_and_which_are_few(tmp_pat
     assert "few" not in score_of(whole) and "alone" not in score_line(score_of(whole))
 
 
-def test_resamples_without_a_value_are_counted() -> None:
+def test_resamples_without_a_value_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     frame = scored(patient_id=[f"IP_{i}" for i in range(300)])
     frame["target"] = pd.array(np.arange(300) == 0, dtype="Int64")
     found = score_of(frame, n_replicates=400)["metrics"]["auc"]
     assert found["undefined"] == pytest.approx(1 / np.e, abs=0.08)  # none drew the one positive
     assert "% of resamples have no value and are left out" in score_line(score_of(frame))
     assert "undefined" not in score_of(scored())["metrics"]["auc"]
+    assert "bootstrap replicates" not in caplog.text  # the line for people holds it, once
+    few = {"value": 0.5, "low": 0.4, "high": 0.6, "undefined": 0.002}
+    assert "(0.2% of resamples have no value" in metric_text("auc", few)
 
 
 def test_the_chance_level_stands_behind_a_macro_f1_and_old_files_print_without() -> None:

@@ -50,7 +50,7 @@ def test_values_that_mean_nothing(key: str, value: Any, message: str) -> None:
 
 @pytest.mark.parametrize("name", ["a/b", "../up", "", ".hidden", "é", "a b", "x" * 101])
 def test_odd_names(name: str) -> None:
-    with pytest.raises(ConfigError, match="name: expected letters, digits"):
+    with pytest.raises(ConfigError, match="name: expected letters a to z, digits"):
         search_options(CONFIG, name=name)
 
 
