@@ -189,7 +189,11 @@ def _message(error: BaseException) -> str:
 def _in_one_line(error: BaseException) -> str:
     """For the table of a multirun: ours say first what is wrong, a stack trace says it last."""
     lines = _message(error).strip().splitlines()
-    return lines[0] if isinstance(unwrapped(error), IsicError) else lines[-1]
+    if not isinstance(unwrapped(error), IsicError):
+        return lines[-1]
+    if lines[0].endswith(":") and len(lines) > 1:  # a list of faults: the first one of them too
+        return f"{lines[0]} {lines[1].strip().removeprefix('- ')}"
+    return lines[0]
 
 
 def _fail_job(message: str, error: BaseException | None) -> None:

@@ -104,8 +104,9 @@ class RunFolder:
         if overwrite and leads and is_garbled(self.config_file):
             self.config_file.unlink()
         changed = changed_from(self.config_file, entry, defaults)
-        again = {} if overwrite else self._predicts_only(entry, defaults, trained)
-        if changed and again:
+        differs = bool(changed) and not overwrite
+        again = self._predicts_only(entry, defaults, trained) if differs else {}
+        if again:
             changed = []
             if leads:
                 size = entry["data"]["batch_size"]

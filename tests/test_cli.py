@@ -218,6 +218,8 @@ def test_verbs(run: Run) -> None:
 
 def test_the_table_of_jobs_says_what_is_wrong_and_not_what_to_do():
     assert _in_one_line(DataError("no such folder /x\nSet data.root")) == "no such folder /x"
+    listed = "/x cannot be used:\n  - no column 'dx'\n  - no column 'image'\nCorrect it."
+    assert _in_one_line(DataError(listed)) == "/x cannot be used: no column 'dx'"
     assert _in_one_line(ZeroDivisionError("by zero")) == "ZeroDivisionError: by zero"
 
 

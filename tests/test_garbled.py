@@ -58,6 +58,19 @@ def test_the_others_are_listed_and_the_reason_is_said(root, caplog):
     assert str(root / "bad/fold0/config.yaml") in bad
 
 
+def test_what_is_behind_a_score_makes_no_line_of_the_table_long(tmp_path, caplog):
+    caplog.set_level("INFO")
+    auc = {"value": 0.7, "low": 0.6, "high": 0.8, "undefined": 0.01, "classes": ["a", "b"]}
+    fold = tmp_path / "good/fold0"
+    fold.mkdir(parents=True)
+    (fold / "config.yaml").write_text(CONFIG)
+    (fold / "score.json").write_text(json.dumps({**SCORE, "metrics": {"auc": auc}}))
+    runs(options(tmp_path))
+    [line] = [x for x in said(caplog) if x.startswith("good")]
+    assert "auc 0.7000 [0.6000, 0.8000], one fold" in line
+    assert "resamples" not in line
+
+
 @pytest.mark.parametrize("file", ["config.yaml", "prepared.yaml"])
 def test_a_stack_or_a_study_that_is_garbled(root, caplog, file):
     caplog.set_level("INFO")

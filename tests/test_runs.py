@@ -122,6 +122,14 @@ def test_another_experiment_is_refused_with_the_differing_keys(tmp_path):
         folder.claim(CONFIG, {"archive": "bb"})
 
 
+def test_the_same_command_says_nothing_of_other_batches(tmp_path, caplog):
+    folder = RunFolder(tmp_path / "run" / "fold1")
+    folder.claim(CONFIG, {"archive": "aa"})
+    begun(folder)
+    folder.claim(CONFIG, {"archive": "aa"}, trained=lambda: True)
+    assert "batches" not in caplog.text
+
+
 def test_folds_of_one_name_are_folds_of_one_experiment(tmp_path):
     first = RunFolder(tmp_path / "run" / "fold0")
     first.claim(CONFIG, {"archive": "aa"})

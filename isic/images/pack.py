@@ -85,7 +85,9 @@ def build_pack(
         resize, pixels, crop_border, colour_constancy, max_pixels=sources.max_pixels
     ).checked()
     cache_root = Path(cache_root)
-    for folder in (sources.root, *sources.mounts.values()):
+    mounted = sources.mounts and all(ref is None or ref.startswith("@") for ref in images)
+    # of merged archives each may lie elsewhere, and nothing in data.root
+    for folder in (*(() if mounted else (sources.root,)), *sources.mounts.values()):
         if not folder.is_dir():
             raise DataError(f"expected an archive's folder, got none at {folder}; set data.root")
     check_refs(images)
@@ -93,7 +95,7 @@ def build_pack(
     path = cache_root / _file_name(sources, images, stats, options)
     if pixels is not None:
         _refuse_beyond_memory(len(images), pixels)
-    found = _open_whole(path)
+    found = _open_whole(path, warns=False)
     if found is not None:
         return found
     try:
@@ -145,14 +147,18 @@ def _decoders(options: Options, stats: Sequence[Stat]) -> list[str]:
     return [*versions(*names, *dicom), *([f"opencv {cv2.__version__}"] if made else [])]
 
 
-def _open_whole(path: Path) -> Pack | None:
-    """The pack at `path`, or None where there is none or not a whole one."""
+def _open_whole(path: Path, *, warns: bool = True) -> Pack | None:
+    """The pack at `path`, or None where there is none or not a whole one.
+
+    warns: Whether a damaged one is logged; it is looked at again under the lock.
+    """
     try:
         return Pack(path)
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
-        log.warning("not a whole pack, made again: %s", error)
+        if warns:
+            log.warning("not a whole pack, made again: %s", error)
         return None
 
 

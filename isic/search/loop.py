@@ -46,12 +46,18 @@ class Sweep:
     defaults: Defaults | None = None
 
     @contextmanager
-    def joined(self) -> Iterator[tuple[Store, optuna.Study]]:
-        """The storage and the study, for as long as the block lasts."""
+    def joined(self, *, announce: bool) -> Iterator[tuple[Store, optuna.Study]]:
+        """The storage and the study, for as long as the block lasts.
+
+        announce: Whether the log names the study; once a command is enough.
+        """
         store = open_store(self.search, lost=lost)
         try:
             pruner = instantiate(self.pruner)
-            yield store, open_study(store, self.search, self.experiment, pruner, self.defaults)
+            study = open_study(
+                store, self.search, self.experiment, pruner, self.defaults, announce=announce
+            )
+            yield store, study
         finally:
             store.close()
 
@@ -68,7 +74,7 @@ def work(this: Sweep, *, ready: bool = False) -> None:
     Raises:
         IsicError: This worker's first trials all failed, and no other one succeeded.
     """
-    with this.joined() as (store, study), Member(this, store, study) as member:
+    with this.joined(announce=not ready) as (store, study), Member(this, store, study) as member:
         if not ready and n_taken(study) < this.search.n_trials:
             this.make_ready(study, member.jobs)
         while trial := member.next_trial():

@@ -62,7 +62,7 @@ def sweep(cfg: DictConfig) -> str:
 
 def _finish(this: Sweep) -> str:
     """Table and pictures; the line of the best trial."""
-    with this.joined() as (_, study):
+    with this.joined(announce=False) as (_, study):
         line = summary(study, this.search)
         write_results(study, this.search)
         if not best_trials(study, 1):
@@ -78,7 +78,7 @@ def _work_together(this: Sweep) -> None:
     Raises:
         IsicError: Every worker failed.
     """
-    with this.joined() as (_, study):
+    with this.joined(announce=True) as (_, study):
         if n_taken(study) < this.search.n_trials:
             forks = Forks(this.search.stage)
             try:

@@ -58,10 +58,13 @@ def open_study(
     experiment: Mapping[str, Any],
     pruner: Any,
     defaults: Defaults | None = None,
+    *,
+    announce: bool = True,
 ) -> optuna.Study:
     """Join the study of this name, or found it.
 
     defaults: See `isic.identity.differing`.
+    announce: Whether the log says where it is, and whether it is new.
 
     Raises:
         ConfigError: The study of this name holds another experiment; names what differs.
@@ -80,7 +83,8 @@ def open_study(
         if stored is None and not study.get_trials(deepcopy=False):
             study.set_user_attr(EXPERIMENT, dict(experiment))
             stored = experiment
-    log.info("study   %s in %s, %s", search.name, store.shown, _joined(search.name in names))
+    if announce:
+        log.info("study   %s in %s, %s", search.name, store.shown, _joined(search.name in names))
     _compare(stored, experiment, search, store, defaults)
     return study
 

@@ -142,7 +142,8 @@ def _row(folder: Path, *, trust: bool) -> dict[str, Any]:
     if value and value["value"] is not None:
         row["sort"] = value["value"]
         one = "" if "folds" in score else ", one fold"
-        row["score"] = f"{metric_text(name, value, label=name)}{one}"
+        short = {k: v for k, v in value.items() if k not in ("undefined", "classes")}
+        row["score"] = f"{metric_text(name, short, label=name)}{one}"  # a column, not a paragraph
         if score.get("warnings"):
             row["score"] += f", {len(score['warnings'])} warning(s): score.json"
     else:

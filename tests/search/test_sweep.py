@@ -100,6 +100,7 @@ def test_a_killed_study_goes_on_and_a_third_time_prints_the_best(
     assert code == 0
     assert "trial 4" not in again.replace("in trial 4", "")
     assert text.splitlines()[-2:] == again.splitlines()[-2:]
+    assert again.count("study   killed in ") == 1
 
 
 @pytest.mark.slow
