@@ -19,8 +19,9 @@ from typing import Any
 
 from isic.checksums import Damaged, read_yaml
 from isic.code_hash import CODE
-from isic.errors import UNREADABLE, ConfigError
+from isic.errors import UNREADABLE
 from isic.flat_config import Flat, flatten, lacks, unflatten
+from isic.names import given_name
 from isic.plain import check_plain
 
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
@@ -61,25 +62,6 @@ def identity(config: Mapping[str, Any]) -> Flat:
 
 def _within(key: str, group: str) -> bool:
     return key == group or key.startswith(f"{group}.")
-
-
-def given_name(config: Mapping[str, Any]) -> str | None:
-    """Return the name that a config gives its run, None without one.
-
-    A command calls this before it reads an archive, which may take minutes.
-
-    Raises:
-        ConfigError: The name has characters that a folder or a table of runs should not have.
-    """
-    if not config.get("name"):
-        return None
-    name = str(config["name"])
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ConfigError(
-            "name: expected letters a to z, digits, '.', '_' and '-', 100 at most, a letter or "
-            f"digit first, got {name!r}"
-        )
-    return name
 
 
 def run_name(config: Mapping[str, Any], *, data: str, model: str, content: str) -> str:

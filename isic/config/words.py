@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from isic.config.paths import PLAIN, SINGLE, is_path_key
 from isic.errors import ConfigError
+from isic.names import refusal
 
 CALLS = re.compile(
     r"(choice|range|interval|glob|shuffle|sort|tag|extend_list|int|float|str|bool|json_str)\(.*\)"
@@ -129,7 +130,7 @@ def unread_word(error: Exception) -> str | None:
         return None
     key, _, value = word.partition("=")
     if key == "name" and not found:  # in quotes it is refused too, by what makes the folder
-        return f"name: expected letters a to z, digits, '.', '_' and '-', got {value!r}"
+        return refusal(value)
     several = f", several are a list, {key}=[{value}], or jobs of -m" if found else ""
     return (
         f"{key}: expected one value, got {value!r}, which Hydra's grammar reads otherwise; as one "

@@ -10,7 +10,7 @@ from isic.composition import Composition
 from isic.engine.content import run_content
 from isic.engine.finished import finished_line, named, stored_configs
 from isic.engine.settle import settle
-from isic.identity import given_name
+from isic.names import given_name
 from isic.signatures import check_signatures
 
 

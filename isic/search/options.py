@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from isic.errors import ConfigError
+from isic.names import checked_name
 
 PASSWORD = re.compile(r"[\w+]+://[^:/?]*:(.*)@|[?&]password=([^&]*)")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that would quietly mean something else."""
-        if not NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"name: expected letters a to z, digits, '.', '_' and '-', got {self.name!r}"
-            )
+        checked_name(self.name)
         for key, least in (("n_trials", 1), ("n_workers", 1), ("give_up_after", 1)):
             if getattr(self, key) < least:
                 raise ConfigError(f"{key}: expected {least} or more, got {getattr(self, key)}")

@@ -30,13 +30,13 @@ from isic.files import PREFIX, overwrites, waiting_lock, write_text
 from isic.identity import (
     Defaults,
     differing,
-    given_name,
     is_garbled,
     read_config,
     settled_name,
 )
 from isic.index.schema import Index, archive_hash
 from isic.metrics import Metric
+from isic.names import given_name
 from isic.outputs import OUTPUT_MARK, output_folder
 from isic.predictions import read_score, score_line
 from isic.prepare import open_index
