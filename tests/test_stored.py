@@ -1,5 +1,6 @@
 """Files of other people's making: whatever they say, a command reads them and runs nothing."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -266,6 +267,14 @@ def test_a_file_takes_no_more_of_the_machine_than_a_training(
         predicted(f"ckpt={saved(network=network)}")
 
 
+def test_a_seed_beyond_64_bits_is_refused(
+    saved: Callable[..., Path], predicted: Run, record: dict[str, Any]
+) -> None:
+    config = record["isic"]["config"] | {"seed": -(10**30)}
+    with pytest.raises(CheckpointError, match=r"config\.seed: expected 0 to"):
+        predicted(f"ckpt={saved(config=config)}")
+
+
 def test_parts_of_info_and_metadata_must_fit(
     saved: Callable[..., Path], predicted: Run, record: dict[str, Any]
 ) -> None:
@@ -336,6 +345,20 @@ def test_the_table_of_runs_puts_together_what_is_whole(copied: Path, caplog: Any
     caplog.set_level("INFO")
     runs(verb("runs", paths={"runs": str(copied)}))
     assert (copied / "a" / "oof.parquet").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "\xff", "[1]", '{"metadata": 1}', '{"metadata": {}}'])
+def test_what_features_learned_is_data(
+    copied: Path, predicted: Run, archive32: Path, text: str
+) -> None:
+    manifest = copied / "s" / "stack.json"
+    about = json.loads(manifest.read_text())
+    for entry in about["features"].values():
+        (copied / "s" / entry["file"]).write_bytes(text.encode("latin-1"))
+        entry["sha256"] = hashlib.sha256(text.encode("latin-1")).hexdigest()
+    manifest.write_text(sealed(about))
+    with pytest.raises(DataError, match="features"):
+        predicted(f"stack={copied / 's'}", f"data.root={archive32}")
 
 
 @pytest.mark.parametrize("path", [("data", "index"), ("data", "views"), ("transforms",)])

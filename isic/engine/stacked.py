@@ -27,7 +27,7 @@ from isic.engine.build import quiet
 from isic.engine.inference import find_checkpoints, predict_checkpoint
 from isic.engine.results import write_results
 from isic.engine.trained import data_of, overrides, stored_config
-from isic.errors import ConfigError, DataError, first_five
+from isic.errors import ConfigError, DataError, IsicError, first_five, one_line
 from isic.features.family import Family
 from isic.features.image_scores import input_status, shared_scores, with_scores
 from isic.identity import read_config
@@ -212,9 +212,16 @@ def predict_parts(
         _say_shared_columns(stack)
         rows = with_scores(rows, tables)
         status = input_status(rows["image_id"], tables)
-    inputs = applied_inputs(
-        families, rows, stack.states, stack.about["columns"], info=archive.index.info
-    )
+    try:
+        inputs = applied_inputs(
+            families, rows, stack.states, stack.about["columns"], info=archive.index.info
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as fault:
+        if isinstance(fault, IsicError):
+            raise
+        raise DataError(
+            f"{stack.folder}: its features cannot be made: {one_line(fault)}; fit the stack again"
+        ) from fault
     log.info("stack   %s, %d models, %d rows", stack.folder.name, len(stack.models), len(rows))
     probs = stack.predict(inputs, n_jobs=len(os.sched_getaffinity(0)))
     frame = rows[["image_id", "lesion_id", "split"]].copy()

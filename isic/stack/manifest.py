@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isic.checksums import sealed_json
-from isic.config.shapes import ARCHIVE, PLACES, read_stored
+from isic.config.shapes import ARCHIVE, PLACES, check_plain, check_shape, read_stored
 from isic.errors import DataError, IsicError, first_five, one_line
 from isic.files import write_text
 from isic.stack.combine import Mean
@@ -239,7 +239,7 @@ def open_stack(folder: Path) -> Stack:
         for e in refitted or about["models"]
     }
     states = {
-        task.fold: json.loads(_read(folder / entry["file"], entry["sha256"]))
+        task.fold: _learned(folder / entry["file"], entry["sha256"])
         for task in models
         for entry in [about["features"][str(task.fold)]]
     }
@@ -250,6 +250,17 @@ def _write(path: Path, text: str) -> str:
     """Write a text file; its sha256."""
     write_text(path, text)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _learned(path: Path, digest: str) -> dict[str, Any]:
+    """What the families of a fold learned. Raises DataError where it is something else."""
+    try:
+        plain: dict[str, Any] = json.loads(_read(path, digest))
+        check_plain(plain)
+        check_shape(plain, {str: {"categories?": {str: [object]}}})
+    except (ValueError, RecursionError) as fault:
+        raise DataError(f"{path} cannot be used: {one_line(fault)}. {MEND}") from None
+    return plain
 
 
 def _read(path: Path, digest: str) -> str:
@@ -263,4 +274,7 @@ def _read(path: Path, digest: str) -> str:
         ) from fault
     if hashlib.sha256(content).hexdigest() != digest:
         raise DataError(f"{path} changed since the stack was made; fit the stack again")
-    return content.decode()
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text. {MEND}") from None

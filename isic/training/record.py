@@ -72,7 +72,7 @@ NETWORK = {
 CONFIG = {
     "name": NAMED,
     "fold": (COUNT, {"all"}),
-    "seed?": int,
+    "seed?": range(2**63),
     "data": ARCHIVE | {"_target_": NAMED},
     "paths?": PLACES,
     "metrics": {"functions": {str: {"_target_": str}}},
