@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from isic.audit.findings import ODD, RIGHT, Finding, Part
+from isic.audit.findings import NOTE, ODD, RIGHT, Finding, Part
 from isic.audit.out_of_fold import contingency, deal, out_of_fold_auc
 from isic.audit.pairs import BEST, candidate_pairs, pair_codes
 from isic.audit.predictors import (
@@ -67,7 +67,7 @@ def check_shortcuts(
     facts: dict[str, Any] = {"limit": LIMIT, "too_rare": rare, "columns": {}, "train_only": {}}
     if not search.tried:
         text = f"not looked for: no class has {MIN_GROUPS} patients, lesions or images"
-        return Part([Finding(RIGHT, "shortcuts", text)], facts)
+        return Part([Finding(NOTE, "shortcuts", text)], facts)
     seen = None if files is None else files[labelled.to_numpy()]
     found = [*_small(predictors(rows, index.info, seen))]
     found += _small(group_predictors(index.table, labelled.to_numpy()))
@@ -245,7 +245,7 @@ def _findings(others: list[Guess], by_definition: list[Guess], rare: list[str]) 
         findings = [Finding(RIGHT, "shortcuts", text)]
     if rare:
         text = f"too rare to try (fewer than {MIN_GROUPS} patients or lesions): {', '.join(rare)}"
-        findings.append(Finding(RIGHT, "shortcuts", text))
+        findings.append(Finding(NOTE, "shortcuts", text))
     if leaks := [g for g in by_definition if g.auc > LIMIT]:
         text = f"known for train rows only, and tell the class (AUC): {first_five(leaks)}"
         findings.append(Finding(RIGHT, "train-only", f"{text}; never taken as features"))

@@ -90,7 +90,7 @@ def unread_note(names: list[str]) -> str:
     counts = Counter(UNREAD[os.path.splitext(name)[1].lower()] for name in sorted(names))
     kinds = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
     return (
-        f"{len(names)} image files are left out, of formats that are not read ({kinds}): "
+        f"image files left out, of formats that are not read: {len(names)} ({kinds}): "
         f"{first_five(sorted(names))}; {CONVERT}"
     )
 

@@ -172,7 +172,7 @@ def test_images_of_formats_that_are_not_read_are_counted_by_name(tmp_path: Path)
     index = build_index(tmp_path)
     assert len(index.table) == 3
     (note,) = (n for n in index.notes if "not read" in n)
-    assert "3 image files are left out" in note and "1 HEIC, 1 AVIF, 1 GIF" in note
+    assert "not read: 3 (" in note and "1 HEIC, 1 AVIF, 1 GIF" in note
     assert "a/IMG_3.HEIC, b/5.avif, b/6.gif" in note and "convert them to JPEG" in note
 
 

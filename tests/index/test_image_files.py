@@ -121,7 +121,7 @@ def test_other_formats_of_a_row_are_named_with_the_remedy(tmp_path: Path, ending
     touch(tmp_path, [f"a.{ending}", "b.jpg", f"b.{ending}", f"no_row.{ending}"])
     refs, (note,) = find_images(tmp_path, IDS)
     assert refs.dropna().tolist() == ["b.jpg"]
-    assert "1 image files are left out" in note and f"a.{ending}" in note and "convert" in note
+    assert "not read: 1 (" in note and f"a.{ending}" in note and "convert" in note
 
 
 def test_names_that_are_no_text_or_mean_something_else(tmp_path: Path) -> None:
