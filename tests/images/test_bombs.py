@@ -78,6 +78,26 @@ def test_thousands_of_scans_are_counted_not_decoded(progressive):
     refused(lambda: decode(data), r"2,0\d\d scans .* over the limit")
 
 
+def test_a_header_for_show_hides_no_scans():
+    """A frame and a scan that lie within a comment, before those that are decoded."""
+    data = many_scans(2000, 2600, progressive=True)
+    shown = b"\xff\xc0\0\x11\x08\0\x20\0\x20\x03" + bytes(9) + b"\xff\xda\0\x0c\x03" + bytes(9)
+    comment = b"\xff\xfe" + (len(shown) + 2).to_bytes(2, "big") + shown
+    refused(lambda: decode(data[:2] + comment + data[2:]), r"2,0\d\d scans .* over the limit")
+
+
+def test_scans_behind_a_whole_one_are_never_decoded():
+    """Not counted, since libjpeg stops there: the first one has every component."""
+    data = encoded(Image.new("RGB", (2600, 2600), (9, 99, 200)), progressive=False)
+    pieces = [piece for _, piece in jpeg.pieces(data)]
+    scan = next(piece for piece in pieces if piece[1] == jpeg.SOS)
+    data = data[:-2] + 2000 * scan + jpeg.EOI
+    start = time.perf_counter()
+    with pytest.raises(ImageError, match="damaged"):  # as it had bytes behind its scan
+        decode(data)
+    assert time.perf_counter() - start < 10  # 2,000 passes take a minute
+
+
 def test_millions_of_segments_are_not_gone_through():
     data = encoded(photo(0))
     bomb = data[:2] + b"\xff\xfe\0\x02" * 3_000_000 + data[2:]
