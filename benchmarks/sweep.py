@@ -80,7 +80,7 @@ def measure(n_trials: int) -> tuple[list[tuple[float, float]], list[float]]:
         runs = Path(folder) / "runs"
         with (
             sweep_of(runs, n_trials) as this,
-            this.joined() as (store, study),
+            this.joined(announce=False) as (store, study),
             Member(this, store, study) as member,
         ):
             this.make_ready(study, member.jobs)
