@@ -277,7 +277,8 @@ def _report_bad(rows: Rows, on_bad_image: str) -> None:
     message = f"{len(bad)} of {n_images} images cannot be read: {named}"
     if on_bad_image == "error":
         raise DataError(
-            f"{message}. Download these again, or go on without them with data.on_bad_image=skip."
+            f"{message}. Put whole files in their place (of an archive: download them again), or "
+            "go on without them with data.on_bad_image=skip."
         )
     if rows.views:
         message += "; their rows go on with another view, and where there is none they are"

@@ -282,7 +282,7 @@ def _explained(error: Exception, name: str, pretrained: bool | str, cfg: Any) ->
         return ConfigError(f"model.backbone: timm cannot build {name}: {first_line(error)}")
     return ConfigError(
         f"model.pretrained=true: the weights of {name} could not be fetched from the hub and are "
-        f"not in its cache ({type(error).__name__}). Fetch them where there is a network "
+        "not in its cache. Fetch them where there is a network "
         f"(hf download {cfg.hf_hub_id} --local-dir DIR), then model.pretrained=DIR; or "
         "model.pretrained=false to train from scratch."
     )
