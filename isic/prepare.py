@@ -207,7 +207,7 @@ def load_rows(
     _report_bad(rows, pixels.on_bad_image)
     _report_guessed(rows)
     if not rows.readable.any():
-        raise DataError(f"none of {len(table)} images under {index.root} can be read")
+        raise DataError(f"none of {len(table)} images under {index.folders} can be read")
     return rows
 
 
@@ -224,7 +224,7 @@ def _packed(index: Index, images: pd.Series, pixels: PixelOptions, *, image_size
 
 
 def _missing_message(index: Index, ids: pd.Series, n_rows: int) -> str:
-    lacking = f"{len(ids)} of {n_rows} rows have no image under {index.root}: {first_five(ids)}"
+    lacking = f"{len(ids)} of {n_rows} rows have no image under {index.folders}: {first_five(ids)}"
     # asked only here, where some are missing: a phone's photographs are often HEIC
     unread = unread_of(index.root, set(ids.tolist()))
     return f"{lacking}; {unread_note(unread)}" if unread else lacking

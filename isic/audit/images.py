@@ -53,7 +53,7 @@ def _none_at_all(index: Index, missing_images: str) -> Finding:
     return Finding(
         WRONG if missing_images == "error" else ODD,
         "images",
-        f"none of {n:,} rows has an image under {index.root}{unread}",
+        f"none of {n:,} rows has an image under {index.folders}{unread}",
         f"download them: {index.download}; images=false checks the tables alone "
         "(data.missing_images=drop trains on those that are there, of which there are none)",
     )
@@ -67,7 +67,7 @@ def _missing(index: Index, files: pd.DataFrame, split: str, missing_images: str)
         return []
     n, of = int(missing.sum()), int(rows.sum())
     named = first_five(index.table.loc[missing, "image_id"])
-    text = f"{n:,} of {of:,} {split} rows have no image under {index.root}: {named}"
+    text = f"{n:,} of {of:,} {split} rows have no image under {index.folders}: {named}"
     text += _unread(index, index.table.loc[missing, "image_id"])
     if split == "train":
         state = WRONG if missing_images == "error" else ODD

@@ -112,6 +112,12 @@ class Index:
         return Sources(self.root, self.mounts, self.max_pixels)
 
     @property
+    def folders(self) -> str:
+        """Where images were looked for, for messages: the root, or the roots of merged archives."""
+        places = [self.root] if self.root.is_dir() else [*self.mounts.values()]
+        return first_five(places or [self.root])
+
+    @property
     def download(self) -> str:
         """The command that fetches the archive to where it was looked for."""
         return self.info.download.replace("DATA_ROOT", str(self.root))

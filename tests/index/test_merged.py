@@ -215,6 +215,13 @@ def test_a_parts_own_mounts_are_kept_apart():
     assert mounted(refs, "p").fillna("").tolist() == ["@p/x/1.jpg", "@p.later/2.jpg", ""]
 
 
+def test_messages_name_the_folders_that_are_there(archives, tmp_path):
+    """Nobody has a folder `data` where each part is named by `data.index.roots`."""
+    roots = {"isic2019": str(archives / "isic2019"), "isic2020": str(archives / "isic2020")}
+    index = build_index(tmp_path / "data", parts=["isic2020", "isic2019"], roots=roots)
+    assert index.folders == f"{archives / 'isic2020'}, {archives / 'isic2019'}"
+
+
 def test_a_part_may_lie_elsewhere(archives, tmp_path):
     write_2019(tmp_path / "old")
     roots = {"isic2019": str(tmp_path / "old"), "isic2020": None}
