@@ -75,7 +75,8 @@ def fit_stack(
 
     today: What the config was composed of.
     """
-    given_name(config)
+    if data is not None:  # a trial's name was made by its study
+        given_name(config)
     defaults = today.defaults if today else None
     # before keys are left out below, which would count as deleted
     composition = today.record(config) if today else None
