@@ -214,11 +214,11 @@ def test_other_values_that_the_grammar_refuses_show_the_quoted_form(
     from isic.cli import command
 
     for value in ("a=b", "a,b", "a(b", "a;b"):
-        monkeypatch.setattr(sys, "argv", ["train.py", f"name={value}"])
+        monkeypatch.setattr(sys, "argv", ["train.py", f"metrics.monitor={value}"])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         GlobalHydra.instance().clear()
         with pytest.raises(SystemExit) as stop:
             command("train", "tests.test_cli:job")
         error = capsys.readouterr().err
-        assert stop.value.code == 2 and f"'name=\"{value}\"'" in error
+        assert stop.value.code == 2 and f"'metrics.monitor=\"{value}\"'" in error
         assert "Exception" not in error and os.linesep not in error.strip()
