@@ -76,12 +76,12 @@ def test_links_out_of_the_root_are_said_once_each_link_inside_is_not(tmp_path: P
     assert notes == ["1 links lead out of data.root and are followed: a.jpg"]
 
 
-@pytest.mark.parametrize("given", ["in", "in/", "./in", "in/../in", "x/../in", "../root/in"])
+@pytest.mark.parametrize("given", ["in", "in/", "./in", "in/../in", "x/../in", "../top/in"])
 def test_a_folder_of_the_root_may_be_spelled_in_any_way(tmp_path: Path, given: str) -> None:
-    root = tmp_path / "root"
+    root = tmp_path / "top"
     touch(root / "in", ["a.jpg"])
     touch(root / "x", ["a.jpg"])
-    odd = root / ".." / "root"
+    odd = root / ".." / "top"
     for place in (root, odd, Path(f"{root}/")):
         assert images_in(place, IDS, within=given).dropna().tolist() == ["in/a.jpg"]
     assert images_in(root, IDS, within=str(root / given)).dropna().tolist() == ["in/a.jpg"]
