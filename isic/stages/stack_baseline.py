@@ -1,7 +1,7 @@
 """Score of a stack's image runs without it, their rank average, next to every stack's score.
 
-Source: ablations of ISIC 2024 found the rank average of the runs above learned stackers more often
-than not, and a stack of features that say nothing fits noise.
+Source: a study of ISIC 2024 found every learned stacker and gate below the rank average of its runs
+(junaidaliop.github.io/isic2024-tbp); and a stack of features that say nothing fits noise.
 Method: metrics that see the order of scores take the ranks of `stacker=rank_average`, within each
 fold; those that see probabilities take the mean of the runs. The difference is paired: the same
 rows, the same resamples.
