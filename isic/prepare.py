@@ -286,7 +286,7 @@ def _report_bad(rows: Rows, on_bad_image: str) -> None:
 
 
 def _report_guessed(rows: Rows) -> None:
-    """What had to be guessed of images that are used, such as the depth of 16-bit values."""
+    """Log guesses about images that are used, such as the depth of 16-bit values."""
     guessed: dict[str, list[str]] = {}
     for pack in rows.packs:
         for i, note in pack.reasons.items():

@@ -47,7 +47,7 @@ def worker_timeout() -> float:
 
 
 def answers(stream: IO[Any], seconds: float) -> bool:
-    """Whether something can be read from a pipe, or it has ended, within so many seconds."""
+    """Wait for data or the end of a pipe; return False where neither comes in `seconds`."""
     waiting = select.poll()
     waiting.register(stream, select.POLLIN)
     return bool(waiting.poll(1000 * seconds))

@@ -48,7 +48,7 @@ class Predictor(NamedTuple):
 
 
 def named(column: str, kind: str) -> str:
-    """What a message calls a predictor: `hair`, `hair being known`, `form of image_id`."""
+    """Return a predictor's name in messages: `hair`, `hair being known`, `form of image_id`."""
     if kind in ("value", "together", "rest"):
         return column
     said = {"known": f"{column} being known", "alone": f"{column} being one"}
@@ -142,7 +142,7 @@ def _categories(values: pd.Series) -> Codes:
 
 
 def _spelled(values: pd.Series, column: str) -> Iterator[Predictor]:
-    """How a text is written whose values are too many to be categories: a code, a hash, a path."""
+    """Describe the form of texts that are too many to be categories: a code, a hash, a path."""
     if not pd.api.types.is_string_dtype(values.dtype) or values.nunique() <= MAX_CODES:
         return
     text = values.astype("string")

@@ -115,7 +115,7 @@ def known_pairs(index: Index, rows: pd.DataFrame, columns: Sequence[str]) -> lis
 
 
 def _labelled(table: pd.DataFrame) -> pd.Series:
-    """Which rows are looked at: train rows with a label."""
+    """Mark the rows that are searched: train rows with a label."""
     return (table["split"] == "train") & table["target"].notna()
 
 
@@ -130,7 +130,7 @@ def _search_of(rows: pd.DataFrame, info: DatasetInfo) -> tuple["_Search", list[s
 
 @dataclass(frozen=True)
 class _Search:
-    """What every guess is judged by: class, group and fold of each row, and the classes to try."""
+    """Class, group and fold of each row, and the classes to try, which every guess is judged by."""
 
     target: Codes
     group: Codes
@@ -253,7 +253,7 @@ def _findings(others: list[Guess], by_definition: list[Guess], rare: list[str]) 
 
 
 def _pair_findings(pairs: Sequence[Guess], n_screened: int, n_rows: int) -> list[Finding]:
-    """What two columns tell together; on which rows pairs of lesser columns were looked for."""
+    """Report guesses of two columns together, and the rows on which lesser pairs were searched."""
     if not pairs and n_screened == n_rows:
         return []
     part = ""

@@ -9,7 +9,7 @@ from isic.config.missing import MISSING
 
 @dataclass
 class AppliedIndexConfig:
-    """How an archive that a model is applied to is read; null = as what it was trained on.
+    """Options to read the archive that a model is applied to; null = as the one it was trained on.
 
     ids: `exact` or `normalised`: see `isic.index.id_spellings`.
     """

@@ -96,7 +96,7 @@ def end_processes() -> None:
 
 
 def _own_words(error: IsicError) -> str:
-    """What an error of a loader process says, without the trace that torch puts around it."""
+    """Return the message of a loader process, without the trace that torch puts around it."""
     text = str(error)
     if not text.startswith("Caught "):
         return text
@@ -104,7 +104,7 @@ def _own_words(error: IsicError) -> str:
 
 
 def worker_failure(error: BaseException, ended: Mapping[int, int] | None = None) -> str:
-    """What an error of torch says of loader processes, for a user; empty of any other.
+    """Return what an error of torch means for loader processes; empty for any other error.
 
     ended: Exit code by process id of those that have ended, negative for a signal.
     """
@@ -128,7 +128,7 @@ def worker_failure(error: BaseException, ended: Mapping[int, int] | None = None)
 
 
 def _of_exit_code(code: int, named: re.Match[str] | None) -> tuple[str, str]:
-    """How a process ended, and the likely cause."""
+    """Return how a process ended, and the likely cause."""
     if code >= 0:
         return f"ended with code {code}", "what it printed, if anything, is above"
     name = named[1].strip() if named else signal.strsignal(-code)
@@ -171,7 +171,7 @@ def batch_loader(
 
 
 def _can_start() -> bool:
-    """Whether loader processes can be talked to: their locks are files of /dev/shm.
+    """Return whether loader processes can be started: their locks are files of /dev/shm.
 
     Said where not; this process then decodes by itself.
     """

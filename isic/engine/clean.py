@@ -76,7 +76,7 @@ def finished_folds(root: Path) -> list[RunFolder]:
 
 
 def _wasted(fold: RunFolder) -> list[Waste]:
-    """What could go of a fold; nothing of one that does not open, which is said."""
+    """Return the files of a fold that no score needs; none, with a warning, if it does not open."""
     try:
         return list(wasted(fold))
     except UNREADABLE as error:

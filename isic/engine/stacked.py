@@ -158,7 +158,7 @@ def refuse_changed(run: Path, wanted: str, stack: Path) -> None:
 
 
 def stored_stack(stack: Stack, config: Mapping[str, Any]) -> Stored:
-    """What of a manifest becomes objects: families, reader, metrics."""
+    """Return the parts of a manifest that become objects: families, reader, metrics."""
     plain = {key: stack.about[key] for key in ("families", "data", "metrics")}
     source = str(stack.folder / MANIFEST)
     return Stored(plain, source, bool(config["trust"]), targets_of(config))

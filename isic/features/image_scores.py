@@ -68,7 +68,7 @@ class ImageScores:
 
 
 class ScoreColumn(NamedTuple):
-    """What a column `score_*` holds: the probability of a class by a run."""
+    """Meaning of a column `score_*`: the probability of a class by a run."""
 
     run: str
     class_name: str
@@ -178,5 +178,5 @@ def _check_rows(
 
 
 def reads_scores(node: Mapping[str, Any]) -> bool:
-    """Whether a family is of the scores of image runs."""
+    """Return whether a family is made of the scores of image runs."""
     return any(c.startswith(SCORE) for c in node.get("columns") or ())

@@ -114,7 +114,7 @@ def _warning(data: bytes) -> str:
 
 
 def _warning_of_opencv(data: bytes) -> str:
-    """The same for subsamplings that simplejpeg does not know (4:1:0, some CMYK).
+    """Ask OpenCV about subsamplings that simplejpeg does not know (4:1:0, some CMYK).
 
     OpenCV's libjpeg writes its first warning to standard error, which all threads of a process
     share: it has one of its own, a quarter of a second for one of these rare images.

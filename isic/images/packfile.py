@@ -155,7 +155,7 @@ class Pack:
 
 
 def holds_metadata(path: Path) -> bool:
-    """Whether the file is a pack of an earlier release, which kept EXIF beside the pixels."""
+    """Return whether a file is a pack of an earlier release, which kept EXIF with the pixels."""
     try:
         with path.open("rb") as file:
             magic, version = _HEADER.unpack(file.read(_HEADER.size))[:2]

@@ -223,7 +223,7 @@ def _halves(counts: Floats, n_classes: int) -> Floats:
 
 
 def averaged_classes(metric: Metric, target: Ints, probs: Floats) -> Bools | None:
-    """Which classes a macro metric averages, (C,); None for a metric that averages none.
+    """Return the classes that a macro metric averages, (C,); None for other metrics.
 
     metric: As it is in this module, not wrapped in a `partial`.
     """

@@ -138,7 +138,7 @@ def fitting(part: State, model: nn.Module, *, name: str, source: Path) -> State:
 
 
 def _prefix(tensors: State, own: Mapping[str, Tensor], source: Path) -> str | None:
-    """What stands before a model's names in most places of a file; None where few are there."""
+    """Return the prefix of most of a model's names in a file; None if few of them are in it."""
     if any(k.startswith(f"state_dict.{OURS}") for k in tensors):
         return f"state_dict.{OURS}"
     found = Counter(
@@ -168,7 +168,7 @@ def _endings(key: str) -> Iterator[str]:
 
 
 def _no_heads(others: Collection[str], part: State, own: Mapping[str, Tensor]) -> list[str]:
-    """Those of the names that a model lacks which are more than a head of another task.
+    """Return the missing names that are more than the head of another task.
 
     A head is a module of its own that holds matrices; a table of positions or a scale inside a
     block changes the features, and to leave it out would give other ones in silence.

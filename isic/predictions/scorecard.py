@@ -150,7 +150,7 @@ def difference(
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """What is scored: target (N,), probs (N, C), the group of each row, and what a group is."""
+    """Rows to score: target (N,), probs (N, C), the group of each row, and what a group is."""
 
     target: Ints
     probs: Floats
@@ -218,7 +218,7 @@ def score_line(score: Mapping[str, Any]) -> str:
 
 
 def _inputs_text(alone: Mapping[str, Any] | None) -> str:
-    """What a stack's runs score without it, and the paired difference."""
+    """Return the score of a stack's runs without it, and the paired difference."""
     if not alone or not alone["metrics"]:
         return ""
     parts = [

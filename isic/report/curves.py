@@ -110,7 +110,7 @@ def confusion_matrix(target: Ints, probs: Floats, classes: Sequence[str]) -> pd.
 
 
 def picture_labels(classes: Sequence[str]) -> dict[str, str]:
-    """What stands for each class in a picture: its name, or its number where the font lacks it.
+    """Return the label of each class in a picture: its name, or its number if the font lacks it.
 
     A name may hold what matplotlib reads as a formula ($) or as not to be shown (_ in front).
     """

@@ -158,7 +158,7 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _record(line: bytes, where: str) -> dict[str, Any]:
-    """What a line says, without its checksum, where it has one."""
+    """Return the content of a line, without its checksum if it has one."""
     if not line.startswith(RECORD) and CRC.encode() not in line:
         raise ValueError(f"expected a line that begins with {RECORD.decode()}: {where}")
     try:

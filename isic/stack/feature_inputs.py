@@ -127,7 +127,7 @@ def without_blank(source: FoldInputs, training: Ints, *, always: Collection[str]
 
 
 def _is_blank(column: Matrix, training: Ints) -> bool:
-    """Whether the training rows hold one value alone, or none."""
+    """Return whether the training rows hold at most one value."""
     for rows in (training[:_FIRST], training[_FIRST:]):  # most columns differ within some rows
         values = column[rows]
         if len(values) and not np.array_equal(

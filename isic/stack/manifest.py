@@ -253,7 +253,7 @@ def _write(path: Path, text: str) -> str:
 
 
 def _learned(path: Path, digest: str) -> dict[str, Any]:
-    """What the families of a fold learned. Raises DataError where it is something else."""
+    """Read what the families of a fold learned. Raises DataError where it has another shape."""
     try:
         plain: dict[str, Any] = json.loads(_read(path, digest))
         check_plain(plain)

@@ -82,7 +82,7 @@ def _by_order(metric: Metric) -> bool:
 
 
 def _rank_average(request: Request, rows: pd.DataFrame, samples: Samples) -> Floats:
-    """As `stacker=rank_average` gives them, (N, C); NaN for rows that no fold holds out."""
+    """Return the scores of `stacker=rank_average`, (N, C); NaN for rows that no fold holds out."""
     columns = run_scores(request)
     model = RankAverage(
         columns=tuple(columns),

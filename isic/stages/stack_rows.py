@@ -132,7 +132,7 @@ def with_score_columns(request: Request, names: Sequence[str]) -> Plan:
 
 
 def run_scores(request: Request) -> dict[str, ScoreColumn]:
-    """Which column holds which run's probability of which class."""
+    """Map each column to the run and the class whose probability it holds."""
     tables = request.runs.tables
     return score_columns({run: classes_of(table) for run, table in tables.items()})
 
